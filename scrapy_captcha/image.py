@@ -1,0 +1,132 @@
+"""Untrusted bytes -> the (32, 90) array that the network reads.
+
+The one copy: the crawl and the trainer both import it, so that what a model was trained on is
+what it is shown.
+"""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from scrapy_captcha.errors import ImageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+HEIGHT, WIDTH = 32, 90
+#: Version of the pixels-to-input mapping; a bundle made for another one is refused.
+PREPROCESSING = "contrast-1"
+
+FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP")
+MAX_BYTES = 1 << 20
+MAX_PIXELS = 2_000_000
+MAX_SIDE = 4096
+
+#: A weaker contrast than this many of 255 grey levels is not stretched any further.
+CONTRAST_FLOOR = 40.0
+#: This share of the pixels may be darker than the darkest ink.
+CLIPPED_SHARE = 0.01
+
+
+def decode(data: bytes) -> NDArray[np.uint8]:
+    """Decode the first frame of an image, composed on white.
+
+    :param data: PNG, JPEG, GIF, WEBP or BMP; at most 1 MiB, 2 megapixels and 4096 pixels a side,
+        all checked before any pixel is decompressed
+    :return: uint8 array of shape (height, width, 3)
+    :raises ImageError: for anything else
+    """
+    return np.asarray(_open(data))
+
+
+def _open(data: bytes) -> Image.Image:
+    if not data:
+        raise ImageError("expected an image, got no bytes")
+    if len(data) > MAX_BYTES:
+        raise ImageError(f"expected an image of at most {MAX_BYTES} bytes, got {len(data)}")
+    try:
+        with Image.open(BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
+                raise ImageError(
+                    f"expected at most {MAX_PIXELS} pixels and {MAX_SIDE} a side, "
+                    f"got {width}x{height}"
+                )
+            return _on_white(image)
+    except ImageError:
+        raise
+    except MemoryError:
+        raise ImageError(f"not enough memory for an image of {len(data)} bytes") from None
+    except Exception as e:  # noqa: BLE001 - malformed bytes surface as almost any exception
+        raise ImageError(
+            f"expected {', '.join(FORMATS)}, got {len(data)} bytes that do not decode: "
+            f"{type(e).__name__}: {str(e)[:100]}"
+        ) from None
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image.copy()
+    if image.mode.startswith("I") or image.mode == "F":
+        return _from_deep(image).convert("RGB")
+    if image.mode in {"RGBA", "LA", "PA", "La", "RGBa"} or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_deep(image: Image.Image) -> Image.Image:
+    """Scale 16-bit (or deeper) grey to 8 bits, which Pillow itself would clip."""
+    levels = np.asarray(image).astype(np.float64)
+    top = 65535.0 if levels.max(initial=0) > 255 else 255.0
+    return Image.fromarray(np.clip(levels * (255.0 / top), 0, 255).astype(np.uint8))
+
+
+def shrink(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Resize to the network's size, anti-aliased, without keeping the aspect ratio.
+
+    :param rgb: uint8 of shape (height, width, 3)
+    :return: uint8 of shape (32, 90, 3)
+    """
+    return np.asarray(_resize(Image.fromarray(rgb)))
+
+
+def _resize(image: Image.Image) -> Image.Image:
+    # resize() returns a copy when the size is right already
+    return image.resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)
+
+
+def contrast(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Grey by contrast: how far each pixel's colour is from the background's.
+
+    Luma makes a light blue glyph on white all but vanish; the distance from the median colour, by
+    the channel that differs most, keeps it.
+
+    :param rgb: uint8 of shape (..., 32, 90, 3): one image or any batch of them
+    :return: float32 of shape (..., 32, 90); 1.0 is the background, 0.0 the strongest ink
+    """
+    *batch, height, width, channels = rgb.shape
+    if (height, width, channels) != (HEIGHT, WIDTH, 3):
+        raise ValueError(f"expected shape (..., {HEIGHT}, {WIDTH}, 3), got {rgb.shape}")
+    pixels = np.ascontiguousarray(rgb.reshape(-1, HEIGHT * WIDTH, 3).transpose(0, 2, 1))
+    middle = HEIGHT * WIDTH // 2
+    median = np.partition(pixels, middle, axis=-1)[..., middle : middle + 1]
+    distance = (np.maximum(pixels, median) - np.minimum(pixels, median)).max(axis=1)
+    rank = int(HEIGHT * WIDTH * (1 - CLIPPED_SHARE))
+    strongest = np.partition(distance, rank, axis=-1)[..., rank : rank + 1].astype(np.float32)
+    ink = distance / np.maximum(strongest, np.float32(CONTRAST_FLOOR))
+    return (1.0 - np.minimum(ink, np.float32(1.0))).reshape(*batch, HEIGHT, WIDTH)
+
+
+def prepare(data: bytes) -> NDArray[np.float32]:
+    """Bytes of an image -> the network's input.
+
+    :return: float32 of shape (32, 90), 1.0 = background, 0.0 = strongest ink
+    :raises ImageError: when the bytes are not an acceptable image
+    """
+    return contrast(np.asarray(_resize(_open(data))))
