@@ -25,7 +25,7 @@ class DatasetError(CaptchaError, OSError):
     """The labelled dataset could not be read or written."""
 
 
-class CaptchaUnsolved(CaptchaError, IgnoreRequest):
+class CaptchaUnsolved(CaptchaError, IgnoreRequest):  # noqa: N818
     """The page of a request stayed behind its captcha; it reaches the errback.
 
     :param reason: one of the reasons counted as ``captcha/failed/<reason>``, or

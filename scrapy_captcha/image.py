@@ -120,7 +120,8 @@ def contrast(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
     rank = int(HEIGHT * WIDTH * (1 - CLIPPED_SHARE))
     strongest = np.partition(distance, rank, axis=-1)[..., rank : rank + 1].astype(np.float32)
     ink = distance / np.maximum(strongest, np.float32(CONTRAST_FLOOR))
-    return (1.0 - np.minimum(ink, np.float32(1.0))).reshape(*batch, HEIGHT, WIDTH)
+    grey: NDArray[np.float32] = np.float32(1.0) - np.minimum(ink, np.float32(1.0))
+    return grey.reshape(*batch, HEIGHT, WIDTH)
 
 
 def prepare(data: bytes) -> NDArray[np.float32]:
