@@ -1,0 +1,1 @@
+"""Trains the reader: synthesis, pretraining, fitting to a site, evaluation and export."""
