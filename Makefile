@@ -1,0 +1,4 @@
+.PHONY: example test
+
+example test:
+	python3 dev.py $@
