@@ -25,8 +25,10 @@ class BooksSpider(scrapy.Spider):
 
     def parse(self, response: Response) -> Iterator[Any]:
         """Follow the links of the home page and of each catalogue page."""
-        yield from response.follow_all(response.css("a.catalogue, a.next"))
-        yield from response.follow_all(response.css("a.book"), callback=self.parse_book)
+        yield from response.follow_all(
+            response.css("a.catalogue::attr(href), a.next::attr(href)").getall()
+        )
+        yield from response.follow_all(response.css("a.book::attr(href)").getall(), self.parse_book)
 
     def parse_book(self, response: Response) -> Iterator[Book]:
         """Yield the book of a page."""
