@@ -44,7 +44,7 @@ def prepare(venv: Path, extra: str) -> Path:
         print(f"Making the environment {venv}", flush=True)
         if run(sys.executable, "-m", "venv", venv):
             sys.exit("python -m venv failed (on Debian and Ubuntu: apt install python3-venv)")
-    print(f"Installing scrapy-captcha[{extra}], which takes some minutes", flush=True)
+    print(f"Installing scrapy-captcha[{extra}], which may take minutes", flush=True)
     install = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
     if run(*install, "--editable", f".[{extra}]"):
         sys.exit("pip install failed")

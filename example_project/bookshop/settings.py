@@ -30,11 +30,8 @@ CAPTCHA_SITES = {
 }
 
 # The model that reads: "auto" (a shipped one, chosen by the rule's length), the name of a shipped
-# one ("alnum4"), the folder of one that you trained, or the URL of a reading service.
+# one ("alnum4"), or the folder of one that you trained.
 CAPTCHA_MODEL = "auto"
-
-# Sent to the reading service, when CAPTCHA_MODEL is its URL. None: no token.
-CAPTCHA_SERVICE_TOKEN = None
 
 # Where each answer that the site judged is kept, as an image with its label, for training. None
 # keeps nothing.
@@ -45,9 +42,9 @@ CAPTCHA_DATASET = "captchas"
 # was not trained on, so it gets more.
 CAPTCHA_MAX_ATTEMPTS = 20
 
-# Readings below this confidence (0 to 1) are not submitted: a new image is fetched instead. None
-# leaves it to the plugin.
-CAPTCHA_MIN_CONFIDENCE = None
+# Readings below this confidence (0 to 1) are not submitted: a new image is fetched instead. It
+# takes effect on a site once 100 of its answers have been judged.
+CAPTCHA_MIN_CONFIDENCE = 0.0
 
 # Seconds that one solve may take, all its attempts together.
 CAPTCHA_TIMEOUT = 60
@@ -57,7 +54,3 @@ CAPTCHA_BREAKER = 8
 
 # Whether that also closes the spider, with the reason "captcha_unsolved".
 CAPTCHA_CLOSE_SPIDER = False
-
-# Retrain on the dataset after this many newly confirmed images, while the crawl goes on. Needs
-# `pip install scrapy-captcha[train]`. None: never.
-CAPTCHA_RETRAIN_AFTER = None
