@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import io
+import logging
 import tempfile
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scrapy_captcha.bundle import MODEL, WEIGHTS, Golden, Manifest, write_version
+from scrapy_captcha.bundle import MODEL, WEIGHTS, Golden, Manifest, open_bundle, write_version
 from scrapy_captcha.errors import BundleError
 from scrapy_captcha.image import HEIGHT, WIDTH, prepare
 from scrapy_captcha.recognizer import decode_logits, softmax
+from trainer.quiet import quiet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     import keras
     from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
 
 MAX_MODEL_BYTES = 3 << 20
 MAX_VERSION_BYTES = 8 << 20
@@ -34,6 +36,18 @@ class Packed:
 
     manifest: Manifest
     files: dict[str, bytes]
+
+    def oversize(self) -> list[str]:
+        """A line for each limit of the shipped bundles that it exceeds."""
+        sizes = {
+            MODEL: (len(self.files[MODEL]), MAX_MODEL_BYTES),
+            "the version": (sum(map(len, self.files.values())), MAX_VERSION_BYTES),
+        }
+        return [
+            f"{name} takes {size} bytes, more than the {limit} of a shipped bundle"
+            for name, (size, limit) in sizes.items()
+            if size > limit
+        ]
 
     def write(self, out: Path) -> Path:
         """Write it as a new version of the bundle at ``out`` and make it the current one."""
@@ -54,7 +68,7 @@ def to_float32(model: keras.Model, architecture: str) -> keras.Model:
 
     from trainer import networks  # noqa: PLC0415
 
-    if all(layer.compute_dtype in {None, "float32"} for layer in model._flatten_layers()):
+    if all(layer.compute_dtype in {None, "float32"} for layer in model.layers):
         return model
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")
@@ -76,8 +90,6 @@ def to_tflite(model: keras.Model) -> bytes:
     Returns:
         The model file; logits leave it before any temperature.
 
-    Raises:
-        BundleError: when the file would be larger than 3 MB.
     """
     import tensorflow as tf  # noqa: PLC0415
 
@@ -89,12 +101,8 @@ def to_tflite(model: keras.Model) -> bytes:
         [infer.get_concrete_function()], holder
     )
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+    with quiet():
         content: bytes = converter.convert()
-    if len(content) > MAX_MODEL_BYTES:
-        raise BundleError(
-            f"the network takes {len(content)} bytes as {MODEL}, at most {MAX_MODEL_BYTES} allowed"
-        )
     return content
 
 
@@ -112,8 +120,9 @@ def litert_logits(
     """
     from ai_edge_litert.interpreter import Interpreter  # noqa: PLC0415
 
-    interpreter = Interpreter(model_content=content, num_threads=1)
-    interpreter.allocate_tensors()
+    with quiet():
+        interpreter = Interpreter(model_content=content, num_threads=1)
+        interpreter.allocate_tensors()
     (entry,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
     logits = []
     for pixels in images:
@@ -175,7 +184,7 @@ def pack(model: keras.Model, manifest: Manifest, golden_images: Sequence[bytes] 
         golden_images: original bytes of a few images; their probabilities go into the manifest.
 
     Raises:
-        BundleError: when the conversion changes what the network says, or a file is too large.
+        BundleError: when the conversion changes what the network says.
         ImageError: when a golden image cannot be decoded.
     """
     if model.output_shape[1:] != (manifest.length, manifest.classes):
@@ -196,11 +205,6 @@ def pack(model: keras.Model, manifest: Manifest, golden_images: Sequence[bytes] 
         for image, logits in zip(golden_images, litert_logits(content, pixels), strict=True)
     )
     files = {MODEL: content, WEIGHTS: weights_file(model)}
-    total = sum(map(len, files.values()))
-    if total > MAX_VERSION_BYTES:
-        raise BundleError(
-            f"the bundle takes {total} bytes, at most {MAX_VERSION_BYTES} are allowed"
-        )
     return Packed(replace(manifest, golden=golden), files)
 
 
@@ -266,8 +270,7 @@ def write_bundle(
         The folder of the new version.
 
     Raises:
-        BundleError: when the conversion changes what the network says, a file is too large, or
-            ``out`` cannot be written.
+        BundleError: when the conversion changes what the network says, or ``out`` is not writable.
     """
     manifest = Manifest(
         name=name,
@@ -281,4 +284,47 @@ def write_bundle(
         calibration=calibration or {},
         provenance=provenance,
     )
-    return pack(model, manifest, golden_images).write(out)
+    packed = pack(model, manifest, golden_images)
+    for line in packed.oversize():
+        logger.warning("%s", line)
+    return packed.write(out)
+
+
+def export(model: str, out: Path, format_: str) -> Path:
+    """Take a model out of its bundle, its size and sha256 checked.
+
+    Args:
+        model: a shipped name or the path of a bundle.
+        out: a folder, made if missing.
+        format_: "tflite", "keras", or "onnx", which is converted from Keras.
+
+    Returns:
+        The file that was written.
+
+    Raises:
+        BundleError: when the bundle is damaged, a converter is missing, or ``out`` is not writable.
+    """
+    bundle = open_bundle(model)
+    name = bundle.manifest.name
+    suffix = Path(WEIGHTS if format_ == "keras" else MODEL).suffix
+    target = out / f"{name}{'.onnx' if format_ == 'onnx' else suffix}"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if format_ == "onnx":
+            _write_onnx(load_weights(bundle.read(WEIGHTS)), target)
+        else:
+            target.write_bytes(bundle.read(WEIGHTS if format_ == "keras" else MODEL))
+    except OSError as e:
+        raise BundleError(f"cannot write {target}: {e}") from None
+    return target
+
+
+def _write_onnx(model: keras.Model, target: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        try:
+            with quiet():
+                model.export(path, format="onnx", verbose=False)
+        except ImportError as e:
+            raise BundleError(f"ONNX needs {e.name}: pip install tf2onnx onnx") from None
+        target.write_bytes(path.read_bytes())

@@ -1,0 +1,316 @@
+"""Labelled images on disk -> arrays, with everything that does not fit counted and named."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path, PurePath, PurePosixPath
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scrapy_captcha.dataset import CONFIRMED_FOLDER, confirmed_pairs, decode_label, split_name
+from scrapy_captcha.errors import DatasetError, ImageError
+from scrapy_captcha.image import MAX_BYTES, prepare
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp"})
+#: Images whose sha256 starts with a byte below this are held out: about one in ten.
+HOLDOUT_BYTE = 26
+MAX_HOLDOUT = 1000
+#: How many names a message spells out before it counts the rest.
+NAMED = 5
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A labelled image.
+
+    Args:
+        name: where it came from, for messages.
+        label: the text in the image.
+        data: the original bytes; empty when they could not be read.
+    """
+
+    name: str
+    label: str
+    data: bytes
+
+    @cached_property
+    def digest(self) -> str:
+        """The sha256 of the bytes, in hex: what identifies an image, whatever it is called."""
+        return hashlib.sha256(self.data).hexdigest()
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a model is to read.
+
+    Args:
+        charset: the characters in the order of the classes.
+        length: longest text, which is the number of heads.
+        min_length: shortest text; below ``length``, one more class, the last, is the blank.
+        case: "lower" (labels are folded) or "as-is".
+    """
+
+    charset: str
+    length: int
+    min_length: int
+    case: str
+
+    @property
+    def classes(self) -> int:
+        """Number of classes of a head, the blank included."""
+        return len(self.charset) + (self.min_length < self.length)
+
+    @property
+    def lengths(self) -> str:
+        """The lengths as the command line writes them: "4" or "3-8"."""
+        one = self.length == self.min_length
+        return str(self.length) if one else f"{self.min_length}-{self.length}"
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Images that can be learnt from, and what was left out on the way.
+
+    Args:
+        samples: readable images, each with one label and each but once.
+        images: float16 of shape (samples, 32, 90), as `scrapy_captcha.image.prepare` gives.
+        notes: one line for each kind of thing that was left out.
+    """
+
+    samples: tuple[Sample, ...]
+    images: NDArray[np.float16]
+    notes: tuple[str, ...]
+
+    @property
+    def labels(self) -> list[str]:
+        """The label of each sample."""
+        return [sample.label for sample in self.samples]
+
+    def pick(self, where: NDArray[np.bool_]) -> Corpus:
+        """The part of it that a boolean mask selects."""
+        kept = tuple(s for s, wanted in zip(self.samples, where, strict=True) if wanted)
+        return Corpus(kept, self.images[where], self.notes)
+
+    def held_out(self) -> NDArray[np.bool_]:
+        """Which samples are the holdout.
+
+        It depends on each image's own hash, so a folder that grows never moves an image that was
+        trained on into the holdout. Of more than 1000, those with the lowest hashes are taken.
+        """
+        digests = [sample.digest for sample in self.samples]
+        low = sorted(d for d in digests if int(d[:2], 16) < HOLDOUT_BYTE)[:MAX_HOLDOUT]
+        chosen = set(low)
+        return np.array([d in chosen for d in digests], bool)
+
+
+def name_some(names: Sequence[str]) -> str:
+    """Spell out the first few of many names."""
+    rest = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def gather(paths: Iterable[str | os.PathLike[str]]) -> list[Sample]:
+    """Find the labelled images of folders and zips.
+
+    Args:
+        paths: each a folder or zip of ``LABEL.ext`` or ``LABEL_anything.ext``, or what a crawl
+            harvested: a dataset, one site of it, or a site's ``confirmed`` folder.
+
+    Returns:
+        The samples in a stable order, nothing decoded, labels as they stand in the names.
+
+    Raises:
+        DatasetError: when a path is missing, is neither folder nor zip, or holds no images.
+    """
+    samples: list[Sample] = []
+    for path in map(Path, paths):
+        found = list(_from_folder(path)) if path.is_dir() else list(_from_zip(path))
+        if not found:
+            raise DatasetError(
+                f"{path} holds no labelled images: expected LABEL.png or LABEL_x.png, "
+                "or a folder that a crawl filled"
+            )
+        samples += found
+    return samples
+
+
+def _from_folder(path: Path) -> Iterator[Sample]:
+    if path.name == CONFIRMED_FOLDER:
+        yield from _from_site(path.parent)
+    elif (path / CONFIRMED_FOLDER).is_dir():
+        yield from _from_site(path)
+    elif sites := sorted(
+        site.parent for site in path.glob(f"*/{CONFIRMED_FOLDER}") if site.is_dir()
+    ):
+        for site in sites:
+            yield from _from_site(site)
+    else:
+        for file in _image_files(path):
+            yield Sample(str(file), plain_label(file.name), _read(file))
+
+
+def _image_files(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.iterdir() if _is_image(file) and file.is_file())
+
+
+def _is_image(path: PurePath) -> bool:
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def _from_site(site: Path) -> Iterator[Sample]:
+    pairs, conflicts = confirmed_pairs(site)
+    for pair in pairs:
+        yield Sample(str(pair.path), pair.label, _read(pair.path))
+    for conflict in conflicts:  # perhaps none once the labels are folded
+        for path in conflict.paths:
+            encoded, _ = split_name(path)
+            yield Sample(str(path), decode_label(encoded), _read(path))
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes() if file.stat().st_size <= MAX_BYTES else b""
+    except OSError:
+        return b""
+
+
+def _from_zip(path: Path) -> Iterator[Sample]:
+    if not path.exists():
+        raise DatasetError(f"no such folder or zip: {path}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for entry in sorted(archive.infolist(), key=lambda entry: entry.filename):
+                inside = PurePosixPath(entry.filename)
+                if not _is_image(inside) or "__MACOSX" in inside.parts:
+                    continue
+                try:
+                    data = archive.read(entry) if entry.file_size <= MAX_BYTES else b""
+                except (RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error):
+                    data = b""  # encrypted, or packed in a way that Python does not know
+                yield Sample(f"{path}:{inside}", plain_label(inside.name), data)
+    except (OSError, zipfile.BadZipFile) as e:
+        raise DatasetError(f"expected a folder or a zip, {path} does not open: {e}") from None
+
+
+def plain_label(name: str) -> str:
+    """The label in a file name ``LABEL.ext`` or ``LABEL_anything.ext``."""
+    return name.rpartition(".")[0].split("_", 1)[0]
+
+
+def load(paths: Iterable[str | os.PathLike[str]], case: str) -> Corpus:
+    """Read what can be learnt from.
+
+    Unreadable images, second copies of an image, and images that stand under two labels are left
+    out, each kind with a note.
+
+    Args:
+        paths: what `gather` takes.
+        case: "lower" folds the labels, "as-is" keeps them.
+
+    Raises:
+        DatasetError: when fewer than two images or only one label remain.
+    """
+    samples = fold(gather(paths), case)
+    unique, duplicates, conflicts = sort_out(s for s in samples if s.data)
+    with ThreadPoolExecutor() as pool:
+        prepared = list(pool.map(_prepare, unique))
+    readable = [(s, p) for s, p in zip(unique, prepared, strict=True) if p is not None]
+    unreadable = [s.name for s in samples if not s.data]
+    unreadable += [s.name for s, p in zip(unique, prepared, strict=True) if p is None]
+    left_out = {
+        "unreadable or damaged": unreadable,
+        "second copies of an image": duplicates,
+        "one image under two labels": conflicts,
+    }
+    notes = tuple(
+        f"left out {len(names)} files ({what}): {name_some(names)}"
+        for what, names in left_out.items()
+        if names
+    )
+    if len(readable) < 2:
+        raise DatasetError(
+            "; ".join((f"expected at least 2 usable labelled images, got {len(readable)}", *notes))
+        )
+    kept = tuple(s for s, _ in readable)
+    if len({s.label for s in kept}) == 1:
+        raise DatasetError(
+            f"all {len(kept)} images have the one label {kept[0].label!r}: "
+            "there is nothing to tell apart"
+        )
+    return Corpus(kept, np.stack([p for _, p in readable]), notes)
+
+
+def fold(samples: Iterable[Sample], case: str) -> list[Sample]:
+    """Fold the labels to lower case, if that is the case of the bundle."""
+    return [replace(s, label=s.label.lower()) if case == "lower" else s for s in samples]
+
+
+def sort_out(samples: Iterable[Sample]) -> tuple[list[Sample], list[str], list[str]]:
+    """Keep each image once, and none that stands under two labels.
+
+    Returns:
+        The samples kept, the names of second copies, the names of images in conflict.
+    """
+    by_digest: dict[str, list[Sample]] = {}
+    for sample in samples:
+        by_digest.setdefault(sample.digest, []).append(sample)
+    kept: list[Sample] = []
+    duplicates: list[str] = []
+    conflicts: list[str] = []
+    for same in by_digest.values():
+        if len({s.label for s in same}) > 1:
+            conflicts += [s.name for s in same]
+        else:
+            kept.append(same[0])
+            duplicates += [s.name for s in same[1:]]
+    return kept, duplicates, conflicts
+
+
+def _prepare(sample: Sample) -> NDArray[np.float16] | None:
+    try:
+        return prepare(sample.data).astype(np.float16)
+    except ImageError:
+        return None
+
+
+def check_labels(samples: Sequence[Sample], task: Task) -> None:
+    """Make sure that every label can be read by a model for the task.
+
+    Raises:
+        DatasetError: naming the files whose labels have the wrong length or unknown characters.
+    """
+    problems = []
+    known = set(task.charset)
+    if strange := [s for s in samples if set(s.label) - known]:
+        outside = "".join(sorted(set("".join(s.label for s in strange)) - known))
+        problems.append(
+            f"{len(strange)} of {len(samples)} labels have characters ({outside}) outside the "
+            f"charset {task.charset}: {name_some([s.name for s in strange])} (see --charset)"
+        )
+    if odd := [s for s in samples if not task.min_length <= len(s.label) <= task.length]:
+        problems.append(
+            f"{len(odd)} of {len(samples)} labels are not {task.lengths} characters long: "
+            f"{name_some([s.name for s in odd])} (see --length)"
+        )
+    if problems:
+        raise DatasetError("; ".join(problems))
+
+
+def encode(labels: Sequence[str], task: Task) -> NDArray[np.int32]:
+    """Labels -> classes, int32 of shape (labels, heads), blanks behind shorter texts."""
+    index = {character: i for i, character in enumerate(task.charset)}
+    blank = len(task.charset)
+    rows = [[index[c] for c in label] + [blank] * (task.length - len(label)) for label in labels]
+    return np.array(rows, np.int32).reshape(len(labels), task.length)

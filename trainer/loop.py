@@ -1,0 +1,256 @@
+"""The training loop: AdamW on a cosine, weights averaged, the best epoch kept."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from scrapy_captcha.recognizer import softmax
+from trainer.augment import augment
+from trainer.export import keras_logits
+from trainer.losses import per_head_cross_entropy
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+WEIGHT_DECAY = 1e-4
+LABEL_SMOOTHING = 0.05
+WARMUP_STEPS = 20
+#: The learning rate ends at this share of its peak.
+FINAL_RATE = 0.01
+#: Weights are averaged over about the last 1 / (1 - decay) steps.
+AVERAGE_DECAY = 0.98
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast.
+
+    Args:
+        steps: number of steps if time allows.
+        epoch_steps: steps between two looks at the holdout.
+        batch: images a step.
+        learning_rate: the peak.
+        seconds: when they run out the learning rate has come down all the same.
+        patience: epochs without a better holdout before training ends; ``None`` for never.
+    """
+
+    steps: int
+    epoch_steps: int
+    batch: int
+    learning_rate: float
+    seconds: float
+    patience: int | None
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What came of one epoch.
+
+    Args:
+        loss: mean training loss.
+        exact_match: share of the holdout read right; ``None`` without one.
+        holdout_loss: mean negative log probability of the holdout's characters.
+        best: whether it is the best so far.
+    """
+
+    number: int
+    step: int
+    loss: float
+    seconds: float
+    exact_match: float | None = None
+    holdout_loss: float | None = None
+    best: bool = False
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """The larger the better."""
+        return self.exact_match or 0.0, -(self.holdout_loss or 0.0)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Images, float16 of shape (n, 32, 90), and their classes, int32 of shape (n, heads)."""
+
+    images: NDArray[np.float16]
+    classes: NDArray[np.int32]
+
+
+class Reporter(Protocol):
+    """Who is told how training goes."""
+
+    def step(self, progress: float) -> None:
+        """A step has been made; ``progress`` goes from 0 to 1."""
+
+    def epoch(self, epoch: Epoch) -> None:
+        """An epoch has ended."""
+
+
+class Learner:
+    """A network in training, the average of its weights, and its optimizer.
+
+    Args:
+        model: a network of ``trainer.networks``; it is changed in place.
+        head_weights: one weight a head.
+    """
+
+    def __init__(self, model: keras.Model, head_weights: Sequence[float]) -> None:
+        self.model = model
+        self._head_weights = tuple(head_weights)
+        self._optimizer = keras.optimizers.AdamW(1e-3, weight_decay=WEIGHT_DECAY, clipnorm=5.0)
+        self._optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+        self._optimizer.build(model.trainable_variables)
+        self._live = [v.value for v in model.variables if v.value.dtype.is_floating]
+        self._average = [tf.Variable(value, trainable=False) for value in self._live]
+        self._compiled = tf.function(self._step, reduce_retracing=True)
+
+    def step(self, images: Any, classes: Any, rate: float, seed: tuple[int, int]) -> Any:
+        """Learn from one batch; the second part of ``seed`` is the number of the step."""
+        self._optimizer.learning_rate.assign(rate)
+        decay = min(AVERAGE_DECAY, (1 + seed[1]) / (10 + seed[1]))
+        return self._compiled(
+            tf.constant(images),
+            tf.constant(classes),
+            tf.constant(seed, tf.int32),
+            tf.constant(decay, tf.float32),
+        )
+
+    def _step(self, images: Any, classes: Any, seed: Any, decay: Any) -> Any:
+        pixels = augment(tf.cast(images, tf.float32)[..., None], seed)
+        weights = self.model.trainable_variables
+        with tf.GradientTape() as tape:
+            logits = self.model(pixels, training=True)
+            loss = per_head_cross_entropy(classes, logits, self._head_weights, LABEL_SMOOTHING)
+        self._optimizer.apply(tape.gradient(loss, weights), weights)
+        for average, value in zip(self._average, self._live, strict=True):
+            average.assign_add((1.0 - decay) * (value - average))
+        return loss
+
+    def swap(self) -> None:
+        """Exchange the weights with their average."""
+        for average, value in zip(self._average, self._live, strict=True):
+            kept = tf.identity(value)
+            value.assign(average)
+            average.assign(kept)
+
+    def variables(self) -> list[Any]:
+        """All that changes, for a checkpoint."""
+        return [
+            *(v.value for v in self.model.variables),
+            *self._average,
+            *(v.value for v in self._optimizer.variables),
+        ]
+
+
+class Training:
+    """Trains a network in place; it ends up with the averaged weights of the best epoch.
+
+    Without a holdout the last epoch is the best.
+
+    Args:
+        learner: the network.
+        data: what it learns from.
+        holdout: what epochs are compared on, or ``None``.
+        schedule: how long and how fast.
+        seed: the order of the images and their augmentation follow from it.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        data: Labelled,
+        holdout: Labelled | None,
+        schedule: Schedule,
+        seed: int,
+    ) -> None:
+        self.learner = learner
+        self.history: list[Epoch] = []
+        self._data = data
+        self._holdout = holdout
+        self._schedule = schedule
+        self._seed = seed
+        self._step = 0
+        self._elapsed = 0.0
+        self._best: Epoch | None = None
+        self._best_weights: list[NDArray[Any]] = []
+        self._order = (-1, np.zeros(0, np.int64))
+
+    def run(self, reporter: Reporter) -> None:
+        """Train until the steps, the time or the patience are used up."""
+        last = time.monotonic()
+        losses: list[Any] = []
+        while not self._finished():
+            chosen = self._batch()
+            losses.append(
+                self.learner.step(
+                    self._data.images[chosen],
+                    self._data.classes[chosen],
+                    self._rate(),
+                    (self._seed, self._step),
+                )
+            )
+            self._step += 1
+            now = time.monotonic()
+            self._elapsed, last = self._elapsed + now - last, now
+            reporter.step(min(1.0, self._progress()))
+            if self._step % self._schedule.epoch_steps == 0 or self._progress() >= 1.0:
+                self._end_epoch(float(np.mean([float(loss) for loss in losses])))
+                losses.clear()
+                reporter.epoch(self.history[-1])
+        if self._best_weights:
+            self.learner.model.set_weights(self._best_weights)
+        else:
+            self.learner.swap()
+
+    def _progress(self) -> float:
+        return max(
+            self._step / self._schedule.steps,
+            self._elapsed / self._schedule.seconds,
+        )
+
+    def _finished(self) -> bool:
+        patience = self._schedule.patience
+        waited = len(self.history) - (self._best.number if self._best else 0)
+        return self._progress() >= 1.0 or (patience is not None and waited >= patience)
+
+    def _rate(self) -> float:
+        warm = min(1.0, (self._step + 1) / WARMUP_STEPS)
+        cosine = (1 + math.cos(math.pi * self._progress())) / 2
+        return self._schedule.learning_rate * warm * max(FINAL_RATE, cosine)
+
+    def _batch(self) -> NDArray[np.int64]:
+        """The images of this step: each once a pass, in an order of its own."""
+        count, size = len(self._data.images), self._schedule.batch
+        which, place = divmod(self._step, max(1, count // size))
+        if self._order[0] != which:
+            self._order = which, np.random.default_rng([self._seed, which]).permutation(count)
+        return np.resize(self._order[1][place * size :], size)
+
+    def _end_epoch(self, loss: float) -> None:
+        epoch = Epoch(len(self.history) + 1, self._step, loss, self._elapsed)
+        if self._holdout is not None:
+            self.learner.swap()
+            exact, holdout_loss = compare(self.learner.model, self._holdout)
+            epoch = replace(epoch, exact_match=exact, holdout_loss=holdout_loss)
+            best = self._best is None or epoch.rank > self._best.rank
+            epoch = replace(epoch, best=best)
+            if best:
+                self._best, self._best_weights = epoch, self.learner.model.get_weights()
+            self.learner.swap()
+        self.history.append(epoch)
+
+
+def compare(model: keras.Model, holdout: Labelled) -> tuple[float, float]:
+    """Exact match of a network, and the mean negative log probability of a character."""
+    chances = softmax(keras_logits(model, holdout.images))
+    right = (chances.argmax(axis=-1) == holdout.classes).all(axis=1)
+    picked = np.take_along_axis(chances, holdout.classes[..., None], axis=-1)
+    return float(right.mean()), float(-np.log(np.maximum(picked, 1e-7)).mean())
