@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from scrapy_captcha.addon import Addon
 from scrapy_captcha.errors import (
     BundleError,
     CaptchaError,
@@ -10,15 +11,22 @@ from scrapy_captcha.errors import (
     DatasetError,
     ImageError,
 )
+from scrapy_captcha.middleware import CaptchaMiddleware
+from scrapy_captcha.query import captcha_form
 from scrapy_captcha.recognizer import Recognition, Recognizer
+from scrapy_captcha.redirect import CaptchaRedirectMiddleware
 
 __all__ = [
+    "Addon",
     "BundleError",
     "CaptchaError",
+    "CaptchaMiddleware",
+    "CaptchaRedirectMiddleware",
     "CaptchaUnsolved",
     "ConfigError",
     "DatasetError",
     "ImageError",
     "Recognition",
     "Recognizer",
+    "captcha_form",
 ]

@@ -1,0 +1,378 @@
+"""The plugin's own requests: inline, in the session of the page they are for, to its host alone.
+
+They go through the whole middleware chain, but neither through the scheduler nor the duplicate
+filter, and carry a marker that makes our own middleware let them pass.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urljoin, urlsplit
+
+from scrapy import Request
+from scrapy.exceptions import IgnoreRequest
+from scrapy.http.request import NO_CALLBACK
+from scrapy.utils.httpobj import urlparse_cached
+from w3lib.url import parse_data_uri, safe_url_string
+
+from scrapy_captcha.challenge import REDIRECTED_TO_WALL
+from scrapy_captcha.errors import CaptchaError
+from scrapy_captcha.image import MAX_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from scrapy.crawler import Crawler
+    from scrapy.http import Response
+
+    from scrapy_captcha.config import SiteRule
+    from scrapy_captcha.forms import Submission
+
+#: Key in the meta of our own requests.
+MARK = "captcha_request"
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+MAX_HOPS = 20
+_CARRIED_META = (
+    "cookiejar",
+    "proxy",
+    "_auth_proxy",
+    "bindaddress",
+    "dont_merge_cookies",
+    "playwright",
+    "playwright_context",
+)
+_CARRIED_HEADERS = ("User-Agent", "Accept-Language", "Proxy-Authorization")
+_NOT_REPLAYED = (
+    "Cookie",
+    "Content-Length",
+    "Transfer-Encoding",
+    "If-None-Match",
+    "If-Modified-Since",
+)
+_OWN_SLOT = "captcha:"
+_PORTS = {"http": 80, "https": 443}
+
+
+class AttemptFailed(CaptchaError):  # noqa: N818 - an outcome
+    """An attempt came to nothing before the site gave a verdict.
+
+    :param reason: counted as ``captcha/failed/<reason>``
+    :param final: whether every other attempt would fail in the same way
+    """
+
+    def __init__(self, reason: str, detail: str, *, final: bool = False) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+        self.final = final
+
+
+@dataclass(frozen=True)
+class Visit:
+    """On whose behalf our own requests are sent, and until when (:func:`time.monotonic`)."""
+
+    request: Request
+    rule: SiteRule
+    deadline: float = field(default=float("inf"))
+
+
+def proxy_of(request: Request) -> str:
+    """The proxy of a request with its credentials, the same before and after they are moved.
+
+    HttpProxyMiddleware takes them out of the URL and puts them into a header.
+    """
+    proxy = request.meta.get("proxy")
+    if not proxy:
+        return ""
+    parts = urlsplit(proxy if "//" in proxy else f"//{proxy}")
+    credentials, _, host = parts.netloc.rpartition("@")
+    if credentials:
+        user, _, password = credentials.partition(":")
+        basic = base64.b64encode(
+            f"{unquote(user)}:{unquote(password)}".encode("latin-1", "replace")
+        )
+    else:
+        header = request.headers.get("Proxy-Authorization") or b""
+        basic = header.removeprefix(b"Basic ")
+    return f"{basic.decode()}@{host}"
+
+
+def origin(url: str) -> tuple[str, str, int | None]:
+    """Scheme, host and effective port of a URL; ``ValueError`` when it has a broken port."""
+    parts = urlsplit(url)
+    return parts.scheme, (parts.hostname or "").lower(), parts.port or _PORTS.get(parts.scheme)
+
+
+def check_allowed(url: str, page_url: str, what: str, hosts: Collection[str] = ()) -> None:
+    """Refuse any URL but http(s) on the page's own host and port, or on one of ``hosts``.
+
+    An upgrade to https on the default ports is allowed.
+
+    :param what: first part of the failure's reason: ``image``, ``form`` or ``redirect``
+    :raises AttemptFailed: ``<what>_scheme`` or ``<what>_host``
+    """
+    try:
+        scheme, host, port = origin(url)
+        parts = urlsplit(url)
+    except ValueError:
+        raise AttemptFailed(f"{what}_host", f"not a URL: {url[:200]!r}", final=True) from None
+    page_scheme, page_host, page_port = origin(page_url)
+    if scheme not in _PORTS or (page_scheme == "https" and scheme == "http"):
+        raise AttemptFailed(f"{what}_scheme", f"{url[:200]} from {page_url}", final=True)
+    upgrade = (page_scheme, page_port, scheme, port) == ("http", 80, "https", 443)
+    same = host == page_host and (port == page_port or upgrade)
+    listed = host in hosts or f"{host}:{port}" in hosts
+    if "@" in parts.netloc or not (same or listed):
+        raise AttemptFailed(f"{what}_host", f"{url[:200]} from {page_url}", final=True)
+
+
+class Client:
+    """Sends our own requests."""
+
+    def __init__(self, crawler: Crawler) -> None:
+        self._crawler = crawler
+        self._timeout: float = crawler.settings.getfloat("DOWNLOAD_TIMEOUT")
+
+    async def replay(
+        self, visit: Visit, *, own_slot: bool = False, cached: bool = False
+    ) -> Response:
+        """Ask for a page again, now that the session may have passed; redirects are followed.
+
+        A redirect to another host is handed back as it came.
+
+        :param own_slot: do not queue behind the crawl's requests to the host
+        """
+        original = visit.request
+        headers = {k: v for k, v in original.headers.items() if k.decode() not in _NOT_REPLAYED}
+        request = self._build(
+            visit, original.url, original.method, headers, original.body, own_slot=own_slot
+        )
+        if cached:
+            del request.meta["dont_cache"]
+        response = await self._send(request)
+        if original.meta.get("dont_redirect"):
+            return response
+        return await self.follow(visit, response, cached=cached)
+
+    async def get(self, visit: Visit, url: str) -> Response:
+        """Fetch another page of the same host; redirects are followed."""
+        response = await self._send(self._build(visit, url, referer=visit.request.url))
+        return await self.follow(visit, response)
+
+    async def follow(self, visit: Visit, response: Response, *, cached: bool = False) -> Response:
+        """Follow a response's redirects within its host, hop by hop, to the page at their end.
+
+        A page reached through a redirect that the rule calls a wall is flagged so.
+        """
+        walled = False
+        for _ in range(MAX_HOPS):
+            target = redirect_target(response)
+            if target is None:
+                break
+            walled = walled or leads_to_wall(response, visit.rule)
+            try:
+                check_allowed(target, response.url, "redirect")
+            except AttemptFailed:
+                return response
+            response = await self._send(self._hop(visit, response, target, cached=cached))
+        if walled and not is_redirect(response):
+            response.flags.append(REDIRECTED_TO_WALL)
+        return response
+
+    async def submit(
+        self, visit: Visit, page_url: str, submission: Submission
+    ) -> tuple[Response, bool]:
+        """Send an answer.
+
+        :return: the page at the end of its redirects, and whether there were any
+        :raises AttemptFailed: when the form or a redirect leads to another host
+        """
+        own = _own_hosts(visit.rule.submit)
+        check_allowed(submission.url, page_url, "form", own)
+        request = self._build(
+            visit,
+            submission.url,
+            submission.method,
+            dict(submission.headers),
+            submission.body,
+            referer=page_url,
+        )
+        request.meta["dont_retry"] = True
+        response = first = await self._send(request)
+        for _ in range(MAX_HOPS):
+            target = redirect_target(response)
+            if target is None:
+                return response, response is not first
+            check_allowed(target, response.url, "redirect", own)
+            response = await self._send(self._hop(visit, response, target))
+        raise AttemptFailed("protocol", f"more than {MAX_HOPS} redirects from {submission.url}")
+
+    async def image(self, visit: Visit, url: str, page_url: str) -> bytes:
+        """The bytes of a captcha image, at most 1 MiB.
+
+        :param url: absolute, or a ``data:`` URL
+        """
+        if url[:5].lower() == "data:":
+            return _from_data_url(url)
+        hosts = visit.rule.image_hosts | _own_hosts(visit.rule.refresh)
+        check_allowed(url, page_url, "image", hosts)
+        request = self._image_request(visit, url, page_url)
+        for _ in range(MAX_HOPS):
+            response = await self._send(request, "image_download")
+            target = redirect_target(response)
+            if target is None:
+                break
+            check_allowed(target, page_url, "image", hosts)
+            request = self._image_request(visit, target, page_url)
+        if response.status != 200:
+            raise AttemptFailed("image_status", f"{response.url} answered {response.status}")
+        return response.body
+
+    def _image_request(self, visit: Visit, url: str, page_url: str) -> Request:
+        request = self._build(visit, url, referer=page_url)
+        request.meta["download_maxsize"] = MAX_BYTES
+        request.meta["download_warnsize"] = 0
+        return request
+
+    def _hop(
+        self, visit: Visit, response: Response, target: str, *, cached: bool = False
+    ) -> Request:
+        request = response.request
+        assert request is not None
+        # as browsers do: only 307 and 308 keep the method and the body
+        keeps = response.status in {307, 308} or request.method in {"GET", "HEAD"}
+        dropped = _NOT_REPLAYED if keeps else (*_NOT_REPLAYED, "Content-Type")
+        hop = self._build(
+            visit,
+            target,
+            request.method if keeps else "GET",
+            {k: v for k, v in request.headers.items() if k.decode() not in dropped},
+            request.body if keeps else b"",
+            referer=request.url,
+            own_slot=str(request.meta.get("download_slot")).startswith(_OWN_SLOT),
+        )
+        if cached:
+            del hop.meta["dont_cache"]
+        if request.meta.get("dont_retry"):
+            hop.meta["dont_retry"] = True
+        return hop
+
+    def _build(
+        self,
+        visit: Visit,
+        url: str,
+        method: str = "GET",
+        headers: Mapping[Any, Any] | None = None,
+        body: bytes = b"",
+        *,
+        referer: str | None = None,
+        own_slot: bool = True,
+    ) -> Request:
+        original = visit.request
+        meta = {key: original.meta[key] for key in _CARRIED_META if key in original.meta}
+        timeout = original.meta.get("download_timeout", self._timeout)
+        left = visit.deadline - monotonic()
+        meta |= {
+            MARK: True,
+            "dont_cache": True,
+            "dont_redirect": True,
+            "download_timeout": max(1.0, min(timeout, left)),
+        }
+        if not visit.rule.obey_robotstxt:
+            meta["dont_obey_robotstxt"] = True
+        if own_slot:
+            # behind the crawl's own queue the image would come when its code has expired
+            meta["download_slot"] = _OWN_SLOT + urlsplit(url).netloc
+        elif "download_slot" in original.meta:
+            meta["download_slot"] = original.meta["download_slot"]
+        request = Request(
+            url,
+            callback=NO_CALLBACK,
+            method=method,
+            headers=dict(headers or {}),
+            body=body,
+            meta=meta,
+            dont_filter=True,
+            flags=["captcha"],
+        )
+        for name in _CARRIED_HEADERS:
+            value = original.headers.get(name)
+            if value is not None:
+                request.headers.setdefault(name, value)
+        authorization = original.headers.get("Authorization")
+        if authorization is not None and same_origin(url, original.url):
+            request.headers["Authorization"] = authorization
+        if referer is not None:
+            request.headers["Referer"] = safe_url_string(referer.partition("#")[0])
+        return request
+
+    async def _send(self, request: Request, reason: str = "download") -> Response:
+        engine = self._crawler.engine
+        assert engine is not None
+        try:
+            response: Response = await engine.download_async(request)
+        except IgnoreRequest as e:
+            blocked = "robots" if "robots.txt" in str(e) else "ignored"
+            raise AttemptFailed(blocked, f"{request.url}: {e}", final=True) from e
+        except Exception as e:
+            detail = f"{request.method} {request.url}: {type(e).__name__}: {e}"
+            raise AttemptFailed(reason, detail) from e
+        return response
+
+
+def is_redirect(response: Response) -> bool:
+    """Whether a response sends us elsewhere."""
+    return response.status in REDIRECTS and "Location" in response.headers
+
+
+def redirect_target(response: Response) -> str | None:
+    """Absolute URL that a response redirects to."""
+    if not is_redirect(response):
+        return None
+    location = response.headers["Location"]
+    assert location is not None
+    return urljoin(response.url, safe_url_string(location))
+
+
+def leads_to_wall(response: Response, rule: SiteRule) -> bool:
+    """Whether the rule's ``redirect`` says that this redirect leads to a wall."""
+    if rule.redirect is None or not is_redirect(response):
+        return False
+    location = response.headers["Location"] or b""
+    return rule.redirect.search(location.decode("latin-1")) is not None
+
+
+def same_origin(url: str, other: str) -> bool:
+    """Whether two URLs share scheme, host and port."""
+    return origin(url) == origin(other)
+
+
+def same_page(url: str, other: str) -> bool:
+    """Whether two URLs ask for the same page; fragments don't count."""
+    a, b = urlsplit(url), urlsplit(other)
+    return (origin(url), a.path or "/", a.query) == (origin(other), b.path or "/", b.query)
+
+
+def netloc_of(request: Request) -> str:
+    """Host and port of a request, parsed once."""
+    return urlparse_cached(request).netloc
+
+
+def _own_hosts(url: str | None) -> frozenset[str]:
+    """The host of a URL that the user wrote into the rule, which is allowed for that reason."""
+    if url is None or "//" not in url:
+        return frozenset()
+    _, host, port = origin(url)
+    return frozenset({f"{host}:{port}"})
+
+
+def _from_data_url(url: str) -> bytes:
+    if len(url) > 2 * MAX_BYTES:
+        raise AttemptFailed("image_invalid", f"a data: URL of {len(url)} characters", final=True)
+    try:
+        return parse_data_uri("".join(url.split())).data
+    except ValueError as e:
+        raise AttemptFailed("image_invalid", f"a malformed data: URL: {e}") from None

@@ -1,0 +1,103 @@
+"""A form and what to put into it -> what to send, for the encodings that browsers know."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from form2request import form2request
+
+from scrapy_captcha.challenge import action_url
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from lxml.html import FormElement
+    from scrapy.http import HtmlResponse
+
+_URLENCODED = "application/x-www-form-urlencoded"
+_MULTIPART = "multipart/form-data"
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What to send.
+
+    :param method: ``GET`` or ``POST``
+    """
+
+    url: str
+    method: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def fill(response: HtmlResponse, form: FormElement, data: Mapping[str, str]) -> Submission:
+    """Submit a form as a browser would: its own values, ``data`` over them, its first button.
+
+    :param form: an element of the response's tree
+    :raises ValueError: when the form cannot be submitted
+    """
+    button = next(iter(form.xpath(_BUTTONS)), None)
+    if form.get("action") is not None:
+        form.set("action", action_url(response, form))
+    encoding = _form_encoding(response, form)
+    enctype = (button is not None and button.get("formenctype")) or form.get("enctype") or ""
+    # form2request knows no multipart: let it gather the pairs as if urlencoded
+    filled = form2request(form, dict(data), enctype=_URLENCODED, click=button)
+    if filled.method == "GET":
+        parts = urlsplit(filled.url)
+        pairs = parse_qsl(parts.query, keep_blank_values=True)
+        query = _urlencode(pairs, encoding)
+        return Submission(urlunsplit(parts._replace(query=query)), "GET", {}, b"")
+    pairs = parse_qsl(filled.body.decode(), keep_blank_values=True)
+    if enctype.strip().lower() == _MULTIPART:
+        body, content_type = _multipart(pairs, encoding)
+        return Submission(filled.url, "POST", {"Content-Type": content_type}, body)
+    body = _urlencode(pairs, encoding).encode()
+    return Submission(filled.url, "POST", {"Content-Type": _URLENCODED}, body)
+
+
+def post(url: str, data: Mapping[str, str]) -> Submission:
+    """Submit without a form, to the rule's ``submit``."""
+    return Submission(url, "POST", {"Content-Type": _URLENCODED}, urlencode(data).encode())
+
+
+_BUTTONS = (
+    "descendant::input[translate(@type, 'SUBMITAGE', 'submitage')='submit' or "
+    "translate(@type, 'IMAGE', 'image')='image'] | "
+    "descendant::button[not(@type) or translate(@type, 'SUBMIT', 'submit')='submit']"
+)
+
+
+def _form_encoding(response: HtmlResponse, form: FormElement) -> str:
+    wanted = (form.get("accept-charset") or response.encoding).split()
+    try:
+        "".encode(wanted[0])
+    except (LookupError, IndexError):
+        return "utf-8"
+    return wanted[0]
+
+
+def _urlencode(pairs: Sequence[tuple[str, str]], encoding: str) -> str:
+    return urlencode(pairs, encoding=encoding, errors="xmlcharrefreplace")
+
+
+def _multipart(pairs: Sequence[tuple[str, str]], encoding: str) -> tuple[bytes, str]:
+    boundary = f"----{uuid.uuid4().hex}"
+    lines: list[bytes] = []
+    for name, value in pairs:
+        # the three escapes that the HTML standard has for a field's name
+        quoted = name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
+        lines += [
+            f"--{boundary}".encode(),
+            f'Content-Disposition: form-data; name="{quoted}"'.encode(
+                encoding, "xmlcharrefreplace"
+            ),
+            b"",
+            value.encode(encoding, "xmlcharrefreplace"),
+        ]
+    lines += [f"--{boundary}--".encode(), b""]
+    return b"\r\n".join(lines), f"{_MULTIPART}; boundary={boundary}"

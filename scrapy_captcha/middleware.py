@@ -1,0 +1,377 @@
+"""The flow: which request waits, which solves, which is sent again, and nothing else."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from scrapy import signals as scrapy_signals
+from scrapy.downloadermiddlewares.httpcache import HttpCacheMiddleware
+from scrapy.exceptions import DontCloseSpider, NotConfigured
+from scrapy.utils.asyncio import create_looping_call
+from scrapy.utils.defer import _schedule_coro
+
+from scrapy_captcha import query, signals, stats
+from scrapy_captcha.breaker import Breaker
+from scrapy_captcha.challenge import find
+from scrapy_captcha.client import (
+    MARK,
+    AttemptFailed,
+    Client,
+    Visit,
+    is_redirect,
+    netloc_of,
+    proxy_of,
+)
+from scrapy_captcha.config import Settings
+from scrapy_captcha.dataset import Dataset
+from scrapy_captcha.errors import CaptchaUnsolved
+from scrapy_captcha.models import Readers
+from scrapy_captcha.session import Session, Turn, Want
+from scrapy_captcha.solver import QueryForm, Site, Solver, Stopping, Wall
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from typing import Self
+
+    from scrapy import Request
+    from scrapy.crawler import Crawler
+    from scrapy.http import Response
+
+    from scrapy_captcha.challenge import Challenge
+    from scrapy_captcha.config import SiteRule
+    from scrapy_captcha.solver import Task
+
+logger = logging.getLogger(__name__)
+
+#: Longest wait, in seconds, for the responses that are on their way when a solve begins.
+DRAIN_SECONDS = 10.0
+#: How often waiting requests are looked after.
+TICK_SECONDS = 0.25
+#: So many waiting requests leave their place in CONCURRENT_REQUESTS to other sites.
+MAX_PARKED = 1000
+
+
+@dataclass(frozen=True)
+class _Ticket:
+    """How a request was sent: by which session, in which of its epochs."""
+
+    session: Session
+    epoch: int
+
+
+class CaptchaMiddleware:
+    """Delivers the pages behind text-image captchas of the sites listed in ``CAPTCHA_SITES``."""
+
+    def __init__(self, crawler: Crawler) -> None:
+        self._settings = Settings.from_settings(crawler.settings)
+        if not self._settings.sites:
+            raise NotConfigured("CAPTCHA_SITES lists no site")
+        self._crawler = crawler
+        assert crawler.stats is not None
+        self._counters = stats.Counters(crawler.stats)
+        self._client = Client(crawler)
+        self._solver = Solver(crawler, self._counters, self._client, self._stopping)
+        readers = Readers(self._settings)
+        dataset = Dataset(self._settings.dataset) if self._settings.dataset else None
+        self._sites = {
+            key: Site(
+                rule,
+                readers.for_rule(rule),
+                dataset.site(key, folder=rule.dataset) if dataset else None,
+            )
+            for key, rule in self._settings.sites.items()
+        }
+        self._breakers = {key: Breaker(self._settings.breaker) for key in self._sites}
+        self._sessions: dict[tuple[str, Any, str], Session] = {}
+        self._tickets: WeakKeyDictionary[Request, _Ticket] = WeakKeyDictionary()
+        self._parked = 0
+        self._tick = create_looping_call(self._look_after)
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler) -> Self:
+        """Read the settings and load the models.
+
+        :raises NotConfigured: when no site is listed
+        :raises ConfigError: when a setting is wrong
+        :raises BundleError: when a model cannot be loaded
+        """
+        middleware = cls(crawler)
+        connect = crawler.signals.connect
+        connect(middleware.spider_opened, signal=scrapy_signals.spider_opened)
+        connect(middleware.spider_idle, signal=scrapy_signals.spider_idle)
+        connect(middleware.spider_closed, signal=scrapy_signals.spider_closed)
+        return middleware
+
+    def spider_opened(self) -> None:
+        """Begin to look after waiting requests."""
+        self._tick.start(TICK_SECONDS, now=False)
+
+    def spider_idle(self) -> None:
+        """Keep the spider open for the requests that wait outside of the downloader's count."""
+        if self._parked:
+            raise DontCloseSpider
+
+    def spider_closed(self) -> None:
+        """Stop looking after waiting requests."""
+        if self._tick.running:
+            self._tick.stop()
+
+    # -- the flow
+
+    def process_request(
+        self, request: Request
+    ) -> Coroutine[Any, Any, Request | Response | None] | None:
+        """Let a request go, unless its session's captcha is being solved: then it waits."""
+        if MARK in request.meta:
+            return None
+        rule = self._settings.rule_for(netloc_of(request))
+        is_query = query.META in request.meta
+        if rule is None:
+            if is_query:
+                raise CaptchaUnsolved("not_listed", f"CAPTCHA_SITES does not list {request.url}")
+            return None
+        if request.meta.get("captcha") is False:
+            return None
+        session = self._session(rule, request)
+        if self._breakers[rule.site].refuses and (session.walled or is_query):
+            raise self._unsolved(request, rule, CaptchaUnsolved("breaker_open", rule.site))
+        if is_query:
+            return self._answer(request, rule, session)
+        if session.turn_at_once(request):
+            self._tickets[request] = _Ticket(session, session.epoch)
+            return None
+        return self._wait(request, session)
+
+    def process_response(
+        self, request: Request, response: Response
+    ) -> Response | Coroutine[Any, Any, Response | Request]:
+        """Hand on an ordinary page; pass the wall that another one is."""
+        rule = self._settings.rule_for(netloc_of(request))
+        if rule is None:
+            return response
+        if MARK in request.meta:
+            if response.status >= 400 and find(response, rule) is not None:
+                request.meta["dont_retry"] = True  # a wall, not a server in trouble
+            return response
+        if request.meta.get("captcha") is False or query.META in request.meta:
+            return response
+        challenge = find(response, rule)
+        ticket = self._tickets.pop(request, None) or _Ticket(self._session(rule, request), -1)
+        ticket.session.land(request, challenge is not None, ticket.epoch)
+        if challenge is None:
+            return response
+        epoch = -1 if "cached" in response.flags else ticket.epoch
+        return self._pass(request, challenge, rule, ticket.session, epoch)
+
+    def process_exception(self, request: Request, exception: Exception) -> None:  # noqa: ARG002
+        """A request that came to nothing is on its way no more."""
+        ticket = self._tickets.pop(request, None)
+        if ticket is not None:
+            ticket.session.lost(request)
+
+    async def _wait(self, request: Request, session: Session) -> Request | None:
+        """Hold a request back until its session may send again."""
+        with _Parked(self, request):
+            turn = await session.turn(request, Want.PAGE, session.epoch)
+        if turn is Turn.STOP:
+            return _handed_back(request)
+        self._tickets[request] = _Ticket(session, session.epoch)
+        return None
+
+    async def _pass(
+        self, request: Request, challenge: Challenge, rule: SiteRule, session: Session, epoch: int
+    ) -> Response | Request:
+        """Get the page behind a wall: solve, or wait until somebody has and ask again."""
+        self._counters.add(rule.site, stats.DETECTED)
+        self._signal(
+            signals.challenge_detected, request=request, response=challenge.response, site=rule.site
+        )
+        with _Parked(self, request):
+            while True:
+                landed = session.landed
+                turn = await session.turn(request, Want.PASS, epoch)
+                if turn is Turn.STOP:
+                    return _handed_back(request)
+                if turn is Turn.SOLVE:
+                    return await self._solve_wall(request, challenge, rule, session, landed)
+                epoch = session.epoch
+                self._counters.add(rule.site, stats.REPLAYED)
+                try:
+                    page = await self._client.replay(Visit(request, rule))
+                except AttemptFailed as e:
+                    session.lost(request)
+                    if self._stopping():
+                        return _handed_back(request)
+                    raise self._unsolved(request, rule, _because(e)) from e
+                again = find(page, rule)
+                session.land(request, again is not None, epoch)
+                if again is None:
+                    return self._delivered(request, page)
+                challenge = again
+
+    async def _solve_wall(
+        self, request: Request, challenge: Challenge, rule: SiteRule, session: Session, landed: int
+    ) -> Response | Request:
+        try:
+            await session.drained(DRAIN_SECONDS)
+            # what came later may have brought another session cookie
+            fresh = session.landed == landed and "cached" not in challenge.response.flags
+            wall = Wall(self._client, self._visit(request, rule), challenge, fresh)
+            page = await self._solve(request, rule, wall)
+            if page is None:
+                return _handed_back(request)
+            session.solved()
+        finally:
+            session.release()
+        return self._delivered(request, page)
+
+    async def _answer(
+        self, request: Request, rule: SiteRule, session: Session
+    ) -> Response | Request:
+        """Submit a query form; the session's captcha belongs to one query at a time."""
+        given = request.meta[query.META]
+        with _Parked(self, request):
+            turn = await session.turn(request, Want.FORM, session.epoch)
+            if turn is Turn.STOP:
+                return _handed_back(request)
+            try:
+                visit = self._visit(request, rule)
+                form = QueryForm(self._client, visit, given["form"], given["formdata"])
+                page = await self._solve(request, rule, form)
+            finally:
+                session.release()
+        if page is None:
+            return _handed_back(request)
+        page.request = request
+        return page
+
+    async def _solve(self, request: Request, rule: SiteRule, task: Task) -> Response | None:
+        """Solve, and keep the breaker; ``None`` when the spider is closing."""
+        breaker = self._breakers[rule.site]
+        if breaker.is_open:
+            raise self._unsolved(request, rule, CaptchaUnsolved("breaker_open", rule.site))
+        try:
+            page = await self._solver.solve(self._sites[rule.site], task)
+        except Stopping:
+            return None
+        except CaptchaUnsolved as e:
+            if breaker.fail():
+                self._open_breaker(rule)
+            raise self._unsolved(request, rule, e) from None
+        breaker.succeed()
+        self._signal(signals.challenge_solved, request=request, response=page, site=rule.site)
+        return page
+
+    # -- helpers
+
+    def _unsolved(self, request: Request, rule: SiteRule, e: CaptchaUnsolved) -> CaptchaUnsolved:
+        self._counters.add(rule.site, stats.UNSOLVED)
+        self._signal(signals.challenge_failed, request=request, site=rule.site, reason=e.reason)
+        logger.log(
+            logging.DEBUG if e.reason == "breaker_open" else logging.WARNING,
+            "The captcha before %(request)s was not solved: %(e)s",
+            {"request": request, "e": e},
+            extra={"spider": self._crawler.spider},
+        )
+        return e
+
+    def _open_breaker(self, rule: SiteRule) -> None:
+        self._counters.add(rule.site, stats.BREAKER_OPEN)
+        logger.error(
+            "The captchas of %(site)s stay unsolved %(count)d times in a row: "
+            "its pages fail from now on without being asked for",
+            {"site": rule.site, "count": self._settings.breaker},
+            extra={"spider": self._crawler.spider},
+        )
+        engine = self._crawler.engine
+        if self._settings.close_spider and engine is not None and not self._stopping():
+            _schedule_coro(engine.close_spider_async(reason="captcha_unsolved"))
+
+    def _delivered(self, request: Request, page: Response) -> Response | Request:
+        """The page as the answer to the request that the spider made."""
+        if is_redirect(page) and not request.meta.get("dont_redirect"):
+            return _handed_back(request)  # to another host: the usual way
+        page.request = request
+        cache = self._crawler.get_downloader_middleware(HttpCacheMiddleware)
+        if (
+            cache is not None
+            and not request.meta.get("dont_cache")
+            and cache.policy.should_cache_request(request)
+            and cache.policy.should_cache_response(page, request)
+        ):
+            cache.storage.store_response(self._crawler.spider, request, page)
+        return page
+
+    def _session(self, rule: SiteRule, request: Request) -> Session:
+        key = (rule.site, request.meta.get("cookiejar"), proxy_of(request))
+        session = self._sessions.get(key)
+        if session is None:
+            session = self._sessions[key] = Session(self._concurrency)
+        return session
+
+    def _concurrency(self) -> int:
+        """How many requests of one session may be on their way."""
+        get = self._crawler.settings.getint
+        limits = [get("CONCURRENT_REQUESTS"), get("CONCURRENT_REQUESTS_PER_DOMAIN")]
+        return min((limit for limit in limits if limit > 0), default=1000)
+
+    def _visit(self, request: Request, rule: SiteRule) -> Visit:
+        return Visit(request, rule, monotonic() + self._settings.timeout)
+
+    def _stopping(self) -> bool:
+        engine = self._crawler.engine
+        return (
+            engine is None
+            or engine.spider is None
+            or not engine.running
+            or engine._slot is None
+            or engine._slot.closing is not None
+        )
+
+    def _look_after(self) -> None:
+        for session in list(self._sessions.values()):
+            if session.waiting:
+                if self._stopping():
+                    session.stop()
+                else:
+                    session.pump()
+
+    def _signal(self, signal: object, **kwargs: Any) -> None:
+        self._crawler.signals.send_catch_log(signal, **kwargs)
+
+
+class _Parked:
+    """While a request waits here it takes no place in CONCURRENT_REQUESTS from other sites."""
+
+    def __init__(self, middleware: CaptchaMiddleware, request: Request) -> None:
+        self._middleware = middleware
+        self._request = request
+        engine = middleware._crawler.engine
+        assert engine is not None
+        self._active = engine.downloader.active
+        self._away = False
+
+    def __enter__(self) -> None:
+        middleware = self._middleware
+        if middleware._parked < MAX_PARKED and self._request in self._active:
+            self._away = True
+            middleware._parked += 1
+            self._active.discard(self._request)
+
+    def __exit__(self, *exc: object) -> None:
+        if self._away:
+            self._middleware._parked -= 1
+            self._active.add(self._request)
+
+
+def _handed_back(request: Request) -> Request:
+    """The request for the scheduler, which would drop it as a duplicate otherwise."""
+    return request.replace(dont_filter=True)
+
+
+def _because(e: AttemptFailed) -> CaptchaUnsolved:
+    return CaptchaUnsolved(e.reason, e.detail)

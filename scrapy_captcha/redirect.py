@@ -1,0 +1,102 @@
+"""Redirects of listed sites, followed before RedirectMiddleware (600) reschedules them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from scrapy.exceptions import IgnoreRequest, NotConfigured
+
+from scrapy_captcha import query
+from scrapy_captcha.client import (
+    MARK,
+    AttemptFailed,
+    Client,
+    Visit,
+    is_redirect,
+    leads_to_wall,
+    netloc_of,
+    redirect_target,
+    same_origin,
+)
+from scrapy_captcha.config import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from typing import Self
+
+    from scrapy import Request
+    from scrapy.crawler import Crawler
+    from scrapy.http import Response
+
+    from scrapy_captcha.config import SiteRule
+
+
+class CaptchaRedirectMiddleware:
+    """Follows redirects of listed sites before RedirectMiddleware reschedules them.
+
+    All pages of a site may redirect to one captcha page, and the duplicate filter would drop all
+    but one without a word.
+    """
+
+    def __init__(self, crawler: Crawler) -> None:
+        self._settings = Settings.from_settings(crawler.settings)
+        if not self._settings.sites:
+            raise NotConfigured("CAPTCHA_SITES lists no site")
+        self._crawler = crawler
+        self._enabled = crawler.settings.getbool("REDIRECT_ENABLED")
+        self._client = Client(crawler)
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler) -> Self:
+        """Read the settings.
+
+        :raises NotConfigured: when no site is listed
+        """
+        return cls(crawler)
+
+    def process_response(
+        self, request: Request, response: Response
+    ) -> Response | Coroutine[Any, Any, Response]:
+        """Follow a redirect inline if it may lead to a wall."""
+        if not is_redirect(response) or MARK in request.meta or query.META in request.meta:
+            return response
+        rule = self._settings.rule_for(netloc_of(request))
+        if rule is None or request.meta.get("captcha") is False:
+            return response
+        if rule.redirect is not None:
+            follow = leads_to_wall(response, rule)
+        else:
+            follow = self._enabled and not self._wanted_by_spider(request, response.status)
+        return self._follow(request, response, rule) if follow else response
+
+    def _wanted_by_spider(self, request: Request, status: int) -> bool:
+        return bool(
+            request.meta.get("dont_redirect")
+            or request.meta.get("handle_httpstatus_all")
+            or status in request.meta.get("handle_httpstatus_list", ())
+            or status in getattr(self._crawler.spider, "handle_httpstatus_list", ())
+        )
+
+    async def _follow(self, request: Request, response: Response, rule: SiteRule) -> Response:
+        response.request = request
+        try:
+            end = await self._client.follow(Visit(request, rule), response, cached=True)
+        except AttemptFailed as e:
+            raise (e.__cause__ or e) from None
+        if end is response:
+            return response
+        if is_redirect(end):
+            # to another host: RedirectMiddleware's; else there were too many
+            if same_origin(redirect_target(end) or "", end.url):
+                raise IgnoreRequest("max redirections reached")
+            return end
+        hop = end.request
+        assert hop is not None
+        meta = {
+            **request.meta,
+            "redirect_times": request.meta.get("redirect_times", 0) + 1,
+            "redirect_urls": [*request.meta.get("redirect_urls", []), request.url],
+            "redirect_reasons": [*request.meta.get("redirect_reasons", []), response.status],
+        }
+        end.request = request.replace(url=end.url, method=hop.method, body=hop.body, meta=meta)
+        return end

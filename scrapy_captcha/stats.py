@@ -1,0 +1,36 @@
+"""Names of the counters, and the one place that counts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from scrapy.statscollectors import StatsCollector
+
+DETECTED = "detected"
+SUBMITTED = "submitted"
+ACCEPTED = "accepted"
+REJECTED = "rejected"
+SKIPPED = "skipped"
+UNSOLVED = "unsolved"
+REPLAYED = "replayed"
+STORED = "stored"
+BREAKER_OPEN = "breaker_open"
+SECONDS = "seconds"
+
+
+def failed(reason: str) -> str:
+    """Name of the counter of attempts that failed for a reason."""
+    return f"failed/{reason}"
+
+
+class Counters:
+    """Counts each event twice: as ``captcha/...`` and as ``captcha/site/<host>/...``."""
+
+    def __init__(self, stats: StatsCollector) -> None:
+        self._stats = stats
+
+    def add(self, site: str, name: str, count: float = 1) -> None:
+        """Count an event of a site, or add up its seconds."""
+        for key in (f"captcha/{name}", f"captcha/site/{site}/{name}"):
+            self._stats.inc_value(key, count)  # type: ignore[arg-type]  # seconds are a float
