@@ -51,10 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run_fit(options: argparse.Namespace) -> int:
     """Train on labelled images and write a new version of a bundle."""
-    from trainer import fit  # noqa: PLC0415
+    from trainer.fit import fit, summary  # noqa: PLC0415
+    from trainer.plan import Options, check_out  # noqa: PLC0415
     from trainer.progress import for_output  # noqa: PLC0415
 
-    wanted = fit.Options(
+    wanted = Options(
         datasets=tuple(options.dataset),
         out=options.out,
         base=options.base,
@@ -67,11 +68,11 @@ def run_fit(options: argparse.Namespace) -> int:
         epochs=options.epochs,
     )
     with for_output() as reporter:
-        fitted = fit.fit(wanted, reporter)
-    fit.check_out(options.out)
+        fitted = fit(wanted, reporter)
+    check_out(options.out)
     with uninterrupted():
         folder = fitted.packed.write(options.out)
-    print("\n".join([*fitted.packed.oversize(), fit.summary(fitted, folder)]))
+    print("\n".join([*fitted.packed.oversize(), summary(fitted, folder)]))
     return 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import keras
@@ -13,13 +13,17 @@ import tensorflow as tf
 
 from scrapy_captcha.recognizer import softmax
 from trainer.augment import augment
+from trainer.corpus import encode
 from trainer.export import keras_logits
 from trainer.losses import per_head_cross_entropy
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
+
+    from trainer.corpus import Corpus, Task
+    from trainer.plan import Schedule
 
 WEIGHT_DECAY = 1e-4
 LABEL_SMOOTHING = 0.05
@@ -28,27 +32,6 @@ WARMUP_STEPS = 20
 FINAL_RATE = 0.01
 #: Weights are averaged over about the last 1 / (1 - decay) steps.
 AVERAGE_DECAY = 0.98
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long and how fast.
-
-    Args:
-        steps: number of steps if time allows.
-        epoch_steps: steps between two looks at the holdout.
-        batch: images a step.
-        learning_rate: the peak.
-        seconds: when they run out the learning rate has come down all the same.
-        patience: epochs without a better holdout before training ends; ``None`` for never.
-    """
-
-    steps: int
-    epoch_steps: int
-    batch: int
-    learning_rate: float
-    seconds: float
-    patience: int | None
 
 
 @dataclass(frozen=True)
@@ -82,6 +65,11 @@ class Labelled:
 
     images: NDArray[np.float16]
     classes: NDArray[np.int32]
+
+
+def label(loaded: Corpus, task: Task) -> Labelled:
+    """A corpus with its labels as classes."""
+    return Labelled(loaded.images, encode(loaded.labels, task))
 
 
 class Reporter(Protocol):
@@ -183,8 +171,13 @@ class Training:
         self._best_weights: list[NDArray[Any]] = []
         self._order = (-1, np.zeros(0, np.int64))
 
-    def run(self, reporter: Reporter) -> None:
-        """Train until the steps, the time or the patience are used up."""
+    def run(self, reporter: Reporter, between: Callable[[], None] = lambda: None) -> None:
+        """Train until the steps, the time or the patience are used up.
+
+        Args:
+            reporter: told of steps and epochs.
+            between: called after each epoch.
+        """
         last = time.monotonic()
         losses: list[Any] = []
         while not self._finished():
@@ -205,10 +198,38 @@ class Training:
                 self._end_epoch(float(np.mean([float(loss) for loss in losses])))
                 losses.clear()
                 reporter.epoch(self.history[-1])
+                between()
         if self._best_weights:
             self.learner.model.set_weights(self._best_weights)
         else:
             self.learner.swap()
+
+    def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """All that `restore` needs: how far it is, for JSON, and the arrays by name."""
+        arrays = {f"now_{i}": v.numpy() for i, v in enumerate(self.learner.variables())}
+        arrays |= {f"best_{i}": weight for i, weight in enumerate(self._best_weights)}
+        progress = {
+            "step": self._step,
+            "elapsed": self._elapsed,
+            "history": [asdict(epoch) for epoch in self.history],
+        }
+        return progress, arrays
+
+    def restore(self, progress: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Go on where another training of the same kind was.
+
+        Raises:
+            KeyError: when an array is missing.
+            ValueError: when one has another shape.
+        """
+        for i, variable in enumerate(self.learner.variables()):
+            variable.assign(arrays[f"now_{i}"])
+        self.history = [Epoch(**epoch) for epoch in progress["history"]]
+        self._best = next((epoch for epoch in reversed(self.history) if epoch.best), None)
+        if self._best:
+            count = len(self.learner.model.weights)
+            self._best_weights = [arrays[f"best_{i}"] for i in range(count)]
+        self._step, self._elapsed = progress["step"], progress["elapsed"]
 
     def _progress(self) -> float:
         return max(
@@ -217,9 +238,12 @@ class Training:
         )
 
     def _finished(self) -> bool:
-        patience = self._schedule.patience
-        waited = len(self.history) - (self._best.number if self._best else 0)
-        return self._progress() >= 1.0 or (patience is not None and waited >= patience)
+        if self._progress() >= 1.0:
+            return True
+        if self._best is None:
+            return False
+        tired = len(self.history) - self._best.number >= self._schedule.patience
+        return tired and (self._progress() >= 0.5 or self._best.exact_match == 1.0)
 
     def _rate(self) -> float:
         warm = min(1.0, (self._step + 1) / WARMUP_STEPS)

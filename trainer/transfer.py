@@ -48,16 +48,13 @@ def faster(model: keras.Model, architecture: str) -> keras.Model:
     return copy
 
 
-def from_base(base: Bundle, task: Task) -> tuple[keras.Model, bool]:
+def from_base(base: Bundle, task: Task) -> keras.Model:
     """A network that starts from a bundle's weights.
 
     Args:
         base: its files are checked before Keras sees them.
         task: with the base's own charset and lengths, everything is kept. Else the heads are new,
             but a character that the base knows keeps its weights.
-
-    Returns:
-        The network, and whether all of it is the base's.
 
     Raises:
         BundleError: when the base holds no weights, or not those that its manifest describes.
@@ -71,14 +68,14 @@ def from_base(base: Bundle, task: Task) -> tuple[keras.Model, bool]:
         )
     same = (manifest.charset, manifest.length, manifest.min_length)
     if same == (task.charset, task.length, task.min_length):
-        return model, True
+        return model
     target = fresh(manifest.architecture, task)
     classes = _class_map(manifest, task)
     kept = chain(model.get_weights(), repeat(None))
     target.set_weights(
         [_carry(old, weight, classes) for old, weight in zip(kept, target.weights, strict=False)]
     )
-    return target, False
+    return target
 
 
 def _class_map(manifest: Manifest, task: Task) -> NDArray[np.int64]:

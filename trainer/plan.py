@@ -1,0 +1,240 @@
+"""What a fit is going to do, worked out and checked before any work is done."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import shutil
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+from scrapy_captcha.bundle import CURRENT
+from scrapy_captcha.errors import BundleError, DatasetError
+from trainer.corpus import Task
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from scrapy_captcha.bundle import Bundle, Manifest
+    from trainer.corpus import Corpus
+
+#: Fewer labels than this are all trained on, for a fixed time.
+HOLDOUT_FROM = 200
+DEFAULT_ARCHITECTURE = "four_head_compact"
+#: What a version takes on the disk at most, several times over.
+FREE_BYTES = 32 << 20
+SCRATCH_PASSES = 30
+#: Seconds that are left for measuring and writing when training ends.
+RESERVED = 12.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line asks for.
+
+    Args:
+        datasets: what `trainer.corpus.gather` takes.
+        out: the bundle's folder.
+        base: a shipped name or the path of a bundle; ``None`` starts from scratch.
+        minutes: for the whole command.
+        architecture: only from scratch, a base brings its own.
+        charset: ``None`` for the base's, or else what the labels hold.
+        lengths: shortest and longest text; ``None`` for the base's, or else what the labels have.
+        head_weights: one weight a head in the loss.
+        epochs: passes over the images, instead of the built-in schedule.
+    """
+
+    datasets: tuple[str, ...]
+    out: Path
+    base: str | None = None
+    minutes: float = 3.0
+    seed: int = 0
+    architecture: str | None = None
+    charset: str | None = None
+    lengths: tuple[int, int] | None = None
+    head_weights: tuple[float, ...] | None = None
+    epochs: int | None = None
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast.
+
+    Args:
+        steps: number of steps if time allows.
+        epoch_steps: steps between two looks at the holdout.
+        batch: images a step.
+        learning_rate: the peak.
+        seconds: when they run out the learning rate has come down all the same.
+        patience: epochs without a better holdout before the second half ends early.
+    """
+
+    steps: int
+    epoch_steps: int
+    batch: int
+    learning_rate: float
+    seconds: float
+    patience: int
+
+
+def check_out(out: Path) -> None:
+    """Make sure that a bundle could be written there, before any work is done.
+
+    Raises:
+        BundleError: when something else is there.
+        DatasetError: when the disk is nearly full.
+    """
+    if out.exists() and (
+        not out.is_dir() or (any(out.iterdir()) and not (out / CURRENT).is_file())
+    ):
+        raise BundleError(f"{out} exists and is not a bundle of versions; choose another folder")
+    existing = next(
+        folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists()
+    )
+    free = shutil.disk_usage(existing).free
+    if free < FREE_BYTES:
+        raise DatasetError(
+            f"too little disk at {existing}: {free >> 20} MB are free, {FREE_BYTES >> 20} needed"
+        )
+
+
+def choose_case(options: Options, base: Manifest | None) -> str:
+    """Whether labels are folded: unless a charset has letters of both cases, or the base none."""
+    if options.charset is None:
+        return base.case if base else "lower"
+    both = options.charset not in {options.charset.lower(), options.charset.upper()}
+    return "as-is" if both else "lower"
+
+
+def choose_task(options: Options, base: Manifest | None, loaded: Corpus) -> Task:
+    """Charset and lengths: as told, else the base's, else what the labels have.
+
+    Raises:
+        DatasetError: when labels without characters leave nothing to choose.
+    """
+    case = choose_case(options, base)
+    lengths = [len(label) for label in loaded.labels if label]
+    if not lengths:
+        raise DatasetError(
+            f"none of {len(loaded.samples)} files has a label: expected LABEL.png or LABEL_x.png"
+        )
+    if options.charset is not None:
+        folded = options.charset.lower() if case == "lower" else options.charset
+        charset = "".join(dict.fromkeys(folded))
+    else:
+        charset = base.charset if base else "".join(sorted(set("".join(loaded.labels))))
+    if options.lengths is not None:
+        shortest, longest = options.lengths
+    else:
+        shortest = base.min_length if base else min(lengths)
+        longest = base.length if base else max(lengths)
+    return Task(charset, longest, shortest, case)
+
+
+def choose_head_weights(options: Options, task: Task) -> tuple[float, ...]:
+    """One weight a head, all of them one unless told otherwise.
+
+    Raises:
+        DatasetError: when there are more or fewer than heads.
+    """
+    weights = options.head_weights or (1.0,) * task.length
+    if len(weights) != task.length:
+        raise DatasetError(
+            f"expected {task.length} head weights, one a character, got {len(weights)}"
+        )
+    return weights
+
+
+def choose_architecture(options: Options, base: Manifest | None) -> str:
+    """The base's architecture, or the one asked for.
+
+    Raises:
+        BundleError: when they differ.
+    """
+    if base and options.architecture not in {None, base.architecture}:
+        raise BundleError(
+            f"the base {base.name!r} is a {base.architecture}, not a {options.architecture}: "
+            "leave out --architecture, or --base"
+        )
+    return base.architecture if base else options.architecture or DEFAULT_ARCHITECTURE
+
+
+def split(loaded: Corpus) -> tuple[Corpus, Corpus | None]:
+    """What is trained on, and the holdout if there are labels enough for one."""
+    held = loaded.held_out()
+    if len(held) < HOLDOUT_FROM or not held.any():
+        return loaded, None
+    return loaded.pick(~held), loaded.pick(held)
+
+
+def describe(train_on: Corpus, held: Corpus | None, task: Task) -> str:
+    """A line on what is about to be learnt."""
+    text = f"{len(train_on.samples)} images of {task.lengths} characters out of {len(task.charset)}"
+    if held is None:
+        return (
+            f"{text}; fewer than {HOLDOUT_FROM}: all are trained on, for a fixed time, no holdout"
+        )
+    return f"{text}, and {len(held.samples)} held out"
+
+
+def origin(base: Manifest | None, task: Task, architecture: str) -> str:
+    """A line on what it starts from."""
+    if base is None:
+        return f"{architecture} from scratch"
+    same = (base.charset, base.length, base.min_length)
+    whole = same == (task.charset, task.length, task.min_length)
+    return f"from {base.name}" + ("" if whole else ", with new heads for this charset and length")
+
+
+def choose_schedule(count: int, *, seconds: float, known: bool, epochs: int | None) -> Schedule:
+    """How long to train, and how fast.
+
+    Args:
+        count: images to train on.
+        seconds: at most.
+        known: whether a base knows the features already.
+        epochs: passes over the images; ``None`` chooses.
+    """
+    batch = 32 if count < HOLDOUT_FROM else 64
+    one_pass = math.ceil(count / batch)
+    epoch_steps = max(one_pass, 40)
+    if known:
+        steps = max(400 if count < HOLDOUT_FROM else 600, 8 * one_pass)
+    else:
+        steps = max(1500, SCRATCH_PASSES * one_pass)
+    if epochs is not None:
+        epoch_steps, steps = one_pass, epochs * one_pass
+    return Schedule(
+        steps=steps,
+        epoch_steps=epoch_steps,
+        batch=batch,
+        learning_rate=1e-3 if known else 2e-3,
+        seconds=seconds,
+        patience=8,
+    )
+
+
+def remaining(options: Options, spent: float) -> float:
+    """Seconds that training may take, at least a tenth of what was asked for."""
+    seconds = options.minutes * 60
+    return max(seconds - spent - RESERVED, seconds / 10)
+
+
+def identity(options: Options, base: Bundle | None, loaded: Corpus, task: Task) -> dict[str, Any]:
+    """What two runs must have in common for the second to go on where the first was stopped."""
+    images = hashlib.sha256()
+    for sample in loaded.samples:
+        images.update(f"{sample.digest} {sample.label}\n".encode())
+    return {
+        "options": {**asdict(options), "out": str(options.out.resolve())},
+        "base": base.hash if base else None,
+        "images": images.hexdigest(),
+        "task": asdict(task),
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of what a result depends on."""
+    return {name: metadata.version(name) for name in ("tensorflow", "keras", "numpy")}
