@@ -137,14 +137,13 @@ class CaptchaMiddleware:
         if request.meta.get("captcha") is False:
             return None
         session = self._session(rule, request)
-        if self._breakers[rule.site].refuses and (session.walled or is_query):
-            raise self._unsolved(request, rule, CaptchaUnsolved("breaker_open", rule.site))
+        self._check_breaker(request, rule, session)
         if is_query:
             return self._answer(request, rule, session)
         if session.turn_at_once(request):
             self._tickets[request] = _Ticket(session, session.epoch)
             return None
-        return self._wait(request, session)
+        return self._wait(request, rule, session)
 
     def process_response(
         self, request: Request, response: Response
@@ -173,12 +172,17 @@ class CaptchaMiddleware:
         if ticket is not None:
             ticket.session.lost(request)
 
-    async def _wait(self, request: Request, session: Session) -> Request | None:
+    async def _wait(self, request: Request, rule: SiteRule, session: Session) -> Request | None:
         """Hold a request back until its session may send again."""
         with _Parked(self, request):
             turn = await session.turn(request, Want.PAGE, session.epoch)
         if turn is Turn.STOP:
             return _handed_back(request)
+        try:
+            self._check_breaker(request, rule, session)
+        except CaptchaUnsolved:
+            session.lost(request)
+            raise
         self._tickets[request] = _Ticket(session, session.epoch)
         return None
 
@@ -267,6 +271,11 @@ class CaptchaMiddleware:
         return page
 
     # -- helpers
+
+    def _check_breaker(self, request: Request, rule: SiteRule, session: Session) -> None:
+        """Fail a request at once when the breaker is open and its session stands at the wall."""
+        if self._breakers[rule.site].refuses and (session.walled or query.META in request.meta):
+            raise self._unsolved(request, rule, CaptchaUnsolved("breaker_open", rule.site))
 
     def _unsolved(self, request: Request, rule: SiteRule, e: CaptchaUnsolved) -> CaptchaUnsolved:
         self._counters.add(rule.site, stats.UNSOLVED)

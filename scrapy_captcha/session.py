@@ -154,12 +154,7 @@ class Session:
 
     def pump(self) -> None:
         """Give their turn to those who can have it: who has met the wall first, then the others."""
-        granted = []
-        for waiter in list(self._holders):
-            turn = self._turn_of(waiter)
-            if turn is not None:
-                self._holders.remove(waiter)
-                granted.append((waiter, turn))
+        granted = [*self._grant_solve(), *self._grant_replays()]
         while self._pages and self._room() and self._may_send():
             waiter = self._pages.popleft()
             self._depart(waiter.request)
@@ -168,16 +163,26 @@ class Session:
         for waiter, turn in granted:
             waiter.turn.callback(turn)
 
-    def _turn_of(self, waiter: _Waiter) -> Turn | None:
-        if waiter.want is Want.PASS and waiter.epoch != self.epoch:
-            if not (self._room() and self._may_send()):
-                return None
-            self._depart(waiter.request)
-            return Turn.SEND
+    def _grant_solve(self) -> list[tuple[_Waiter, Turn]]:
         if self._solving is not None:
-            return None
-        self._solving = waiter.want
-        return Turn.SOLVE
+            return []
+        for waiter in self._holders:
+            if waiter.want is Want.FORM or waiter.epoch == self.epoch:
+                self._solving = waiter.want
+                self._holders.remove(waiter)
+                return [(waiter, Turn.SOLVE)]
+        return []
+
+    def _grant_replays(self) -> list[tuple[_Waiter, Turn]]:
+        granted = []
+        for waiter in list(self._holders):
+            if not (self._room() and self._may_send()):
+                break
+            if waiter.want is Want.PASS and waiter.epoch != self.epoch:
+                self._holders.remove(waiter)
+                self._depart(waiter.request)
+                granted.append((waiter, Turn.SEND))
+        return granted
 
     def _room(self) -> bool:
         return len(self._in_flight) < self._concurrency()
