@@ -1,0 +1,254 @@
+"""The attempts files of a site's dataset: one JSON line an attempt, one writer a file.
+
+``attempts/<host>-<pid>-<uuid>.jsonl`` are the authority on what a site said. A line is written in
+one piece and synced before it counts; a last line without its end belongs to a writer that was
+killed or is just writing, and no reader takes it for an attempt.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import re
+import threading
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING
+
+from scrapy_captcha.durable import (
+    create,
+    make_folder,
+    names_in,
+    sync_folder,
+    unique_name,
+    writer_gone,
+)
+from scrapy_captcha.errors import DatasetError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+SCHEMA = 1
+ACCEPTED, REJECTED = "accepted", "rejected"
+ATTEMPTS_FOLDER = "attempts"
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_ADVICE = {
+    errno.ENOSPC: "the disk is full: free some space",
+    errno.EDQUOT: "the quota is used up: free some space",
+    errno.EIO: "the disk reports errors: check it",
+    errno.EROFS: "the file system is read-only: remount it",
+    errno.EACCES: "allow this user to write there",
+    errno.EPERM: "allow this user to write there",
+    errno.EMFILE: "too many open files: raise the limit",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One answer that was submitted, and the site's verdict.
+
+    :param time: when the verdict was stored, ISO 8601 in UTC
+    :param site: the rule's key
+    :param image: sha256 (hex) of the image's original bytes
+    :param guess: the text that was submitted
+    :param confidence: the reader's probability that the guess is right, 0 to 1
+    :param model: hash of the model that read it
+    :param verdict: ``accepted`` or ``rejected``
+    """
+
+    schema: int = SCHEMA
+    time: str
+    site: str
+    image: str
+    guess: str
+    confidence: float
+    model: str
+    verdict: str
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Raise every OSError as a :class:`DatasetError` with the path and what to do about it."""
+    try:
+        yield
+    except DatasetError:
+        raise
+    except OSError as e:
+        code = e.errno or errno.EIO
+        advice = _ADVICE.get(code, "check the folder")
+        message = f"{e.strerror or e}; {advice}, or choose another folder (CAPTCHA_DATASET)"
+        raise DatasetError(code, message, str(e.filename or path)) from e
+
+
+def attempt_files(site_dir: Path) -> list[Path]:
+    """A site's attempts files, by name."""
+    folder = site_dir / ATTEMPTS_FOLDER
+    return [folder / name for name in names_in(folder) if name.endswith(".jsonl")]
+
+
+def complete_lines(path: Path, offset: int = 0) -> Iterator[bytes]:
+    """The lines of an attempts file from a byte on; a torn last one is left out.
+
+    A file that is gone has none.
+    """
+    try:
+        f = path.open("rb")
+    except FileNotFoundError:
+        return
+    with f:
+        f.seek(offset)
+        for line in f:
+            if line.endswith(b"\n"):
+                yield line
+
+
+def parse_attempt(line: bytes) -> Attempt | None:
+    """The attempt on a line, or None if it is not one of this schema; unknown keys are ignored."""
+    try:
+        data = json.loads(line)
+        attempt = Attempt(**{f.name: data[f.name] for f in fields(Attempt)})
+        whole = (
+            attempt.schema == SCHEMA
+            and attempt.verdict in (ACCEPTED, REJECTED)
+            and _SHA256.fullmatch(attempt.image) is not None
+            and isinstance(attempt.confidence, float | int)
+            and all(
+                isinstance(text, str)
+                for text in (attempt.time, attempt.site, attempt.guess, attempt.model)
+            )
+        )
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return attempt if whole else None
+
+
+def read_attempts(site_dir: Path) -> Iterator[Attempt]:
+    """Every attempt of a site, file by file; within a file, the oldest comes first.
+
+    A torn last line is left out without a word, any other line that is no attempt with a warning.
+
+    :raises DatasetError: when a file cannot be read
+    """
+    with explained(site_dir):
+        for path in attempt_files(site_dir):
+            for number, line in enumerate(complete_lines(path), 1):
+                attempt = parse_attempt(line)
+                if attempt is None:
+                    logger.warning("Line %d of %s is not an attempt; left out", number, path)
+                else:
+                    yield attempt
+
+
+class AttemptLog:
+    """One process's attempts file of a site, and what all of the site's files say so far."""
+
+    def __init__(self, site_dir: Path) -> None:
+        self._site_dir = site_dir
+        self._lock = threading.Lock()
+        self._path: Path | None = None
+        self._descriptor = -1
+        self._offsets: dict[str, int] = {}
+        self._finished: set[str] = set()
+        self._attempts = 0
+        self._accepted: dict[int, tuple[str, ...]] = {}  # by the first 16 digits of the sha256
+
+    def append(self, attempt: Attempt) -> tuple[str, ...]:
+        """Write the attempt's line, durably; every guess that was ever accepted for its image."""
+        line = json.dumps(asdict(attempt)).encode() + b"\n"
+        with self._lock:
+            self._write(line)
+            self._refresh()
+            return self._accepted.get(int(attempt.image[:16], 16), ())
+
+    def count(self) -> int:
+        """The number of attempts in all files of the site."""
+        with self._lock:
+            self._refresh()
+            return self._attempts
+
+    def close(self) -> None:
+        """Close the file, if one is open; the next line opens a new one."""
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
+        if self._path is not None:
+            self._path = None
+            with suppress(OSError):  # every line in it was synced
+                os.close(self._descriptor)
+
+    def _open(self) -> None:
+        folder = self._site_dir / ATTEMPTS_FOLDER
+        make_folder(folder)
+        path = folder / f"{unique_name()}.jsonl"
+        self._descriptor = create(path, os.O_APPEND)
+        self._path = path
+        try:
+            sync_folder(folder)
+        except OSError:
+            self._abandon(0)
+            raise
+
+    def _write(self, line: bytes) -> None:
+        if self._path is not None and os.fstat(self._descriptor).st_nlink == 0:
+            self._close()  # somebody deleted it
+        if self._path is None:
+            self._open()
+        length = os.fstat(self._descriptor).st_size
+        try:
+            if os.write(self._descriptor, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(self._descriptor)
+        except OSError:
+            self._abandon(length)
+            raise
+
+    def _abandon(self, length: int) -> None:
+        """Take a failed line back, and go on in a new file.
+
+        A line that cannot be taken back thus stays the last of its file, where readers know a
+        torn one.
+        """
+        path = self._path
+        with suppress(OSError):
+            os.ftruncate(self._descriptor, length)
+        self._close()
+        if path is not None and not length:
+            with suppress(OSError):
+                path.unlink()
+
+    def _refresh(self) -> None:
+        """Read what anybody added to any of the files since the last time."""
+        folder = self._site_dir / ATTEMPTS_FOLDER
+        for name in names_in(folder):
+            if name.endswith(".jsonl") and name not in self._finished:
+                finished = name not in self._offsets and writer_gone(name)
+                self._read_on(folder / name)
+                if finished:
+                    self._finished.add(name)
+
+    def _read_on(self, path: Path) -> None:
+        offset = self._offsets.get(path.name, 0)
+        with suppress(FileNotFoundError):
+            if path.stat().st_size <= offset:
+                return
+        for line in complete_lines(path, offset):
+            offset += len(line)
+            attempt = parse_attempt(line)
+            if attempt is not None:
+                self._note(attempt)
+        self._offsets[path.name] = offset
+
+    def _note(self, attempt: Attempt) -> None:
+        self._attempts += 1
+        if attempt.verdict == ACCEPTED:
+            image = int(attempt.image[:16], 16)
+            guesses = self._accepted.get(image, ())
+            if attempt.guess not in guesses:
+                self._accepted[image] = (*guesses, attempt.guess)

@@ -1,0 +1,293 @@
+"""The labelled dataset: the image of every attempt, and what the site said to the reading of it.
+
+A site's folder holds ``confirmed/<label>_<sha256[:16]>.<ext>``, ``rejected/<sha256[:16]>.<ext>``
+and the attempts files of :mod:`scrapy_captcha.attempts`. An attempt counts once its image and then
+its line are on the disk; :meth:`SiteDataset.store` returns after that. Nothing here knows of
+Scrapy, and everything blocks: call it in a thread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import os
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from urllib.parse import unquote_to_bytes
+
+from scrapy_captcha.attempts import (
+    ACCEPTED,
+    ATTEMPTS_FOLDER,
+    REJECTED,
+    Attempt,
+    AttemptLog,
+    explained,
+    read_attempts,
+)
+from scrapy_captcha.durable import make_folder, names_in, sync_folder, write_once
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+CONFIRMED_FOLDER, REJECTED_FOLDER = "confirmed", "rejected"
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".bin"})
+MAX_NAME = 100
+
+_ALNUM = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789")
+_SHORTENED = re.compile(r"[^~]*~[0-9a-f]{16}|~")
+DIGEST = re.compile(r"[0-9a-f]{16}")
+_RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")  # on Windows
+
+
+@dataclass(frozen=True)
+class StoreResult:
+    """What became of an attempt.
+
+    :param new: no file held this image under this label (or at all, if rejected) before
+    :param path: the file that holds it
+    :param conflict: the site has accepted the image under another label as well
+    """
+
+    new: bool
+    path: Path
+    conflict: bool
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A labelled image; ``sha256`` (hex) is of the file's bytes."""
+
+    path: Path
+    label: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """One image under several labels, ``labels[i]`` that of ``paths[i]``.
+
+    It is not to be trained on until the files under all labels but one are gone.
+    """
+
+    sha256: str
+    labels: tuple[str, ...]
+    paths: tuple[Path, ...]
+
+
+def site_folder(site_key: str) -> str:
+    """The name of a site's folder: ``:`` as ``_``, anything unusual percent-encoded.
+
+    >>> site_folder("127.0.0.1:8000")
+    '127.0.0.1_8000'
+    """
+    name = _encode(site_key.replace(":", "_"), keep=b"._-")
+    if name.endswith("."):  # Windows drops it
+        name = name[:-1] + "%2E"
+    return f"%{ord(name[0]):02X}{name[1:]}" if _RESERVED.fullmatch(name) else name
+
+
+def encode_label(label: str) -> str:
+    """A label as the first part of a file name, free of ``_``, separators and leading dots.
+
+    One that comes out longer than ``MAX_NAME`` is cut and ends in ``~`` and a hash, the empty one
+    is ``~``; for these two the attempts alone know the label.
+    """
+    return _encode(label, keep=b".-")
+
+
+def decode_label(encoded: str) -> str:
+    """The label behind :func:`encode_label`.
+
+    :raises ValueError: when the name had to be shortened, or is not UTF-8
+    """
+    if _SHORTENED.fullmatch(encoded):
+        raise ValueError(f"{encoded!r} is a shortened label")
+    data = unquote_to_bytes(encoded.encode(errors="surrogateescape"))
+    return data.decode(errors="surrogatepass")
+
+
+def _encode(text: str, keep: bytes) -> str:
+    data = text.encode(errors="surrogatepass")
+    pieces = [
+        chr(byte)
+        if byte in _ALNUM or (byte in keep and (index or byte == 0x5F))
+        else f"%{byte:02X}"
+        for index, byte in enumerate(data[: MAX_NAME + 1])
+    ]
+    name = "".join(pieces) or "~"
+    if len(name) <= MAX_NAME:
+        return name
+    kept = ""
+    for piece in pieces:
+        if len(kept) + len(piece) > MAX_NAME - 17:
+            break
+        kept += piece
+    return f"{kept}~{hashlib.sha256(data).hexdigest()[:16]}"
+
+
+def image_suffix(image: bytes) -> str:
+    """The file name extension for an image, by its first bytes; ``.bin`` for none that we know."""
+    if image.startswith(b"\x89PNG\r\n\x1a\n"):
+        return ".png"
+    if image.startswith(b"\xff\xd8\xff"):
+        return ".jpg"
+    if image.startswith((b"GIF87a", b"GIF89a")):
+        return ".gif"
+    if image.startswith(b"RIFF") and image[8:12] == b"WEBP":
+        return ".webp"
+    return ".bmp" if image.startswith(b"BM") else ".bin"
+
+
+class Dataset:
+    """The folder of all sites' datasets; nothing is made before the first image is stored."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.expanduser().absolute()
+        self._sites: dict[tuple[str, str], SiteDataset] = {}
+
+    def site(self, key: str, folder: str | None = None) -> SiteDataset:
+        """The dataset of a site.
+
+        :param key: the rule's key
+        :param folder: the rule's ``dataset``, the plain name of a sub-folder
+        """
+        name = folder or site_folder(key)
+        site = self._sites.get((key, name)) or SiteDataset(key, self.root / name)
+        return self._sites.setdefault((key, name), site)
+
+    def close(self) -> None:
+        """Close this process's attempts files; a later store opens new ones."""
+        for site in list(self._sites.values()):
+            site.close()
+
+
+class SiteDataset:
+    """One site's images and attempts; safe to share between threads and forked processes."""
+
+    def __init__(self, key: str, path: Path) -> None:
+        self.key = key
+        self.path = path
+        self._prepared = False
+        self._logs: dict[int, AttemptLog] = {}
+
+    def store(
+        self, image: bytes, guess: str, confidence: float, model: str, verdict: str
+    ) -> StoreResult:
+        """Keep an image with the site's verdict; on return both are on the disk.
+
+        :param image: the original bytes
+        :raises DatasetError: when the disk refuses. The attempt may then be stored or not, and
+            can be stored again; no image is torn under its name, and no line is
+        """
+        if verdict not in (ACCEPTED, REJECTED):
+            raise ValueError(f"expected {ACCEPTED!r} or {REJECTED!r} as verdict, got {verdict!r}")
+        if not math.isfinite(confidence):
+            raise ValueError(f"expected a finite confidence, got {confidence!r}")
+        attempt = Attempt(
+            time=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            site=self.key,
+            image=hashlib.sha256(image).hexdigest(),
+            guess=guess,
+            confidence=float(confidence),
+            model=model,
+            verdict=verdict,
+        )
+        name = f"{attempt.image[:16]}{image_suffix(image)}"
+        if verdict == ACCEPTED:
+            path = self.path / CONFIRMED_FOLDER / f"{encode_label(guess)}_{name}"
+        else:
+            path = self.path / REJECTED_FOLDER / name
+        with explained(path):
+            self._prepare(path.parent)
+            new = write_once(path, image)
+        with explained(self.path / ATTEMPTS_FOLDER):
+            accepted = self._log().append(attempt)
+        conflict = verdict == ACCEPTED and any(label != guess for label in accepted)
+        return StoreResult(new, path, conflict)
+
+    def count_attempts(self) -> int:
+        """How many attempts everybody has stored here so far; reads only what is new."""
+        with explained(self.path / ATTEMPTS_FOLDER):
+            return self._log().count()
+
+    def close(self) -> None:
+        """Close this process's attempts file; a later store opens a new one."""
+        self._log().close()
+
+    def _prepare(self, folder: Path) -> None:
+        """Have the site's folders, and know them to be durable whoever made them."""
+        if self._prepared and folder.is_dir():
+            return
+        for name in (CONFIRMED_FOLDER, REJECTED_FOLDER, ATTEMPTS_FOLDER):
+            make_folder(self.path / name)
+        for parent in (self.path, *self.path.parents[:2]):
+            sync_folder(parent)
+        self._prepared = True
+
+    def _log(self) -> AttemptLog:
+        # by process, so that a fork shares neither the file nor a lock that somebody holds
+        pid = os.getpid()
+        return self._logs.get(pid) or self._logs.setdefault(pid, AttemptLog(self.path))
+
+
+def split_name(path: Path) -> tuple[str, str]:
+    """The encoded label of a file in ``confirmed/`` and its 16 digits of sha256, if any.
+
+    Files of the plain format, ``LABEL.png`` and ``LABEL_x.png``, have none.
+    """
+    label, _, rest = path.stem.partition("_")
+    return label, rest if DIGEST.fullmatch(rest) else ""
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The images in a folder, by name; none when there is no such folder."""
+    paths = (folder / name for name in names_in(folder))
+    return [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
+
+
+def confirmed_pairs(site_dir: Path) -> tuple[list[Pair], list[Conflict]]:
+    """The labelled images of a site, each image once, and those with more than one label.
+
+    A file in ``confirmed/`` whose image no site accepted under its label was labelled by hand, and
+    outranks what the site said of that image. Files that do not match the hash in their name are
+    left out with a warning.
+
+    :raises DatasetError: when a file cannot be read
+    """
+    site_said: dict[str, dict[str, str]] = defaultdict(dict)
+    for attempt in read_attempts(site_dir):
+        if attempt.verdict == ACCEPTED:
+            site_said[attempt.image][encode_label(attempt.guess)] = attempt.guess
+    by_site: dict[str, list[Pair]] = defaultdict(list)
+    by_hand: dict[str, list[Pair]] = defaultdict(list)
+    with explained(site_dir):
+        for path in image_files(site_dir / CONFIRMED_FOLDER):
+            encoded, digest = split_name(path)
+            try:
+                sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+            except FileNotFoundError:  # moved away meanwhile
+                continue
+            if not sha256.startswith(digest):
+                logger.warning("%s is not the image that its name says; left out", path)
+                continue
+            said = site_said.get(sha256, {}).get(encoded)
+            try:
+                pair = Pair(path, decode_label(encoded) if said is None else said, sha256)
+            except ValueError as e:
+                logger.warning("%s has no label: %s; left out", path, e)
+                continue
+            (by_hand if said is None else by_site)[sha256].append(pair)
+    pairs, conflicts = [], []
+    for sha256, found in sorted((by_site | by_hand).items()):
+        labels = tuple(pair.label for pair in found)
+        if len(set(labels)) == 1:
+            pairs.append(found[0])
+        else:
+            conflicts.append(Conflict(sha256, labels, tuple(pair.path for pair in found)))
+    return pairs, conflicts

@@ -1,0 +1,207 @@
+"""Check a dataset, and repair what a killed crawl or a damaged disk left behind.
+
+It is safe to run while crawls write: what a living process may still be writing is left alone.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import uuid
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from scrapy_captcha.attempts import (
+    ACCEPTED,
+    ATTEMPTS_FOLDER,
+    attempt_files,
+    complete_lines,
+    explained,
+    parse_attempt,
+)
+from scrapy_captcha.dataset import (
+    CONFIRMED_FOLDER,
+    DIGEST,
+    REJECTED_FOLDER,
+    confirmed_pairs,
+    image_files,
+    split_name,
+)
+from scrapy_captcha.durable import TEMPORARY, in_use, make_folder, sync_folder, write_once
+from scrapy_captcha.errors import DatasetError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DAMAGED_FOLDER = "damaged"
+_SHOWN = 5
+
+
+@dataclass
+class Report:
+    """What :func:`verify` found and did.
+
+    :param sites: site folders checked
+    :param attempts: attempts in their files
+    :param confirmed: labelled images, each counted once, without conflicts
+    :param rejected: rejected images
+    :param torn: torn last lines that were dropped
+    :param unreadable: other lines that are no attempts; they were left as they are
+    :param damaged: files moved to ``damaged/``, because their bytes belie the hash in their name
+    :param leftovers: temporary and empty files that were removed
+    :param conflicts: images with more than one label; training leaves them out
+    :param missing: attempted images that are not there any more
+    :param notes: what it did and found, a line each; none for a dataset in order
+    """
+
+    sites: int = 0
+    attempts: int = 0
+    confirmed: int = 0
+    rejected: int = 0
+    torn: int = 0
+    unreadable: int = 0
+    damaged: int = 0
+    leftovers: int = 0
+    conflicts: int = 0
+    missing: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+def verify(root: Path) -> Report:
+    """Check and repair a dataset, or one site's folder of it.
+
+    Torn last lines are dropped, files whose bytes belie their name are moved to ``damaged/``,
+    leftover temporaries are removed; conflicts and missing images are reported.
+
+    :raises DatasetError: when there is no such folder, or it cannot be read or repaired
+    """
+    if not root.is_dir():
+        raise DatasetError(errno.ENOENT, "no such dataset folder", str(root))
+    report = Report()
+    with explained(root):
+        for site_dir in [root] if _is_site(root) else sorted(filter(_is_site, root.iterdir())):
+            report.sites += 1
+            _check_site(site_dir, report)
+    if not report.sites:
+        report.notes.append(f"{root}: holds no site's folder")
+    return report
+
+
+def _is_site(folder: Path) -> bool:
+    names = (CONFIRMED_FOLDER, REJECTED_FOLDER, ATTEMPTS_FOLDER)
+    return any((folder / name).is_dir() for name in names)
+
+
+def _check_site(site_dir: Path, report: Report) -> None:
+    for path in attempt_files(site_dir):
+        with suppress(FileNotFoundError):
+            _drop_torn_line(path, report)
+    for folder in (CONFIRMED_FOLDER, REJECTED_FOLDER):
+        for path in sorted((site_dir / folder).glob(f"{TEMPORARY}*")):
+            with suppress(FileNotFoundError):
+                _remove_leftover(path, report)
+        for path in image_files(site_dir / folder):
+            with suppress(FileNotFoundError):
+                _check_image(path, report)
+    # a store writes the image first and the line after it, so lines are read before images
+    accepted, rejected = _read(site_dir, report)
+    _check_presence(site_dir, accepted, rejected, report)
+
+
+def _drop_torn_line(path: Path, report: Report) -> None:
+    busy = in_use(path)
+    data = path.read_bytes()
+    length = data.rfind(b"\n") + 1
+    if data and length == len(data):
+        return
+    if busy:
+        report.notes.append(f"{path}: its last line is not whole, its writer may be at it")
+    elif not length:
+        path.unlink()
+        sync_folder(path.parent)
+        report.torn += bool(data)
+        report.leftovers += not data
+        report.notes.append(f"{path}: removed, it held no whole line")
+    else:
+        with path.open("r+b") as f:
+            f.truncate(length)
+            os.fsync(f.fileno())
+        report.torn += 1
+        report.notes.append(f"{path}: dropped a torn last line ({len(data) - length} bytes)")
+
+
+def _remove_leftover(path: Path, report: Report) -> None:
+    if in_use(path):
+        report.notes.append(f"{path}: a temporary file that may be in use; left alone")
+        return
+    path.unlink()
+    report.leftovers += 1
+    report.notes.append(f"{path}: removed, a temporary file of a process that is gone")
+
+
+def _check_image(path: Path, report: Report) -> None:
+    if _matches(path, path.read_bytes()):
+        return
+    folder = path.parent.parent / DAMAGED_FOLDER
+    make_folder(folder)
+    target = folder / path.name
+    if target.exists():
+        target = folder / f"{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}"
+    path.rename(target)
+    moved = target.read_bytes()
+    if _matches(path, moved):  # a crawl mended it in this very moment
+        write_once(path, moved)
+        target.unlink()
+        return
+    sync_folder(folder)
+    sync_folder(path.parent)
+    report.damaged += 1
+    report.notes.append(f"{path}: moved to {DAMAGED_FOLDER}/, its bytes belie its name")
+
+
+def _read(site_dir: Path, report: Report) -> tuple[set[str], set[str]]:
+    """The images (sha256) of accepted attempts, and those of the rejected."""
+    accepted: set[str] = set()
+    rejected: set[str] = set()
+    for path in attempt_files(site_dir):
+        unreadable = 0
+        for line in complete_lines(path):
+            attempt = parse_attempt(line)
+            if attempt is None:
+                unreadable += 1
+                continue
+            report.attempts += 1
+            (accepted if attempt.verdict == ACCEPTED else rejected).add(attempt.image)
+        if unreadable:
+            report.unreadable += unreadable
+            report.notes.append(f"{path}: {unreadable} lines are not attempts; left as they are")
+    return accepted, rejected
+
+
+def _check_presence(site_dir: Path, accepted: set[str], rejected: set[str], report: Report) -> None:
+    stems = {path.stem for path in image_files(site_dir / REJECTED_FOLDER)}
+    pairs, conflicts = confirmed_pairs(site_dir)
+    report.confirmed += len(pairs)
+    report.rejected += len(stems)
+    report.conflicts += len(conflicts)
+    for conflict in conflicts:
+        labels = ", ".join(map(repr, conflict.labels))
+        names = ", ".join(path.name for path in conflict.paths)
+        report.notes.append(f"{site_dir}: one image under the labels {labels}: {names}")
+    confirmed = {pair.sha256 for pair in pairs} | {conflict.sha256 for conflict in conflicts}
+    missing = (accepted | {image for image in rejected if image[:16] not in stems}) - confirmed
+    if missing:
+        report.missing += len(missing)
+        shown = ", ".join(image[:16] for image in sorted(missing)[:_SHOWN])
+        more = ", ..." if len(missing) > _SHOWN else ""
+        report.notes.append(f"{site_dir}: no file for {len(missing)} images tried: {shown}{more}")
+
+
+def _matches(path: Path, data: bytes) -> bool:
+    """Whether the bytes are those that the name of a stored file says, if it says any."""
+    digest = split_name(path)[1]
+    if path.parent.name == REJECTED_FOLDER and DIGEST.fullmatch(path.stem):
+        digest = path.stem
+    return hashlib.sha256(data).hexdigest().startswith(digest)
