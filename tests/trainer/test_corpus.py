@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import zipfile
+
+import numpy as np
+import pytest
+from drawn_captchas import captcha, texts, write_folder
+
+from scrapy_captcha.dataset import Dataset
+from scrapy_captcha.errors import DatasetError
+from trainer.corpus import Task, check_labels, encode, gather, load
+
+
+def test_a_plain_folder_gives_labels_and_ignores_what_is_no_image(tmp_path):
+    (tmp_path / "1a8m.png").write_bytes(captcha("1a8m"))
+    (tmp_path / "0B_x_y.png").write_bytes(captcha("0b"))
+    (tmp_path / "._1a8m.png").write_bytes(b"what a Mac leaves behind")
+    (tmp_path / "README.txt").write_text("no image", encoding="utf-8")
+    loaded = load([tmp_path], "lower")
+    assert loaded.labels == ["0b", "1a8m"]
+    assert loaded.images.shape == (2, 32, 90)
+    assert load([tmp_path], "as-is").labels == ["0B", "1a8m"]
+
+
+def test_a_zip_is_read_without_unpacking_wherever_the_images_are_in_it(tmp_path):
+    with zipfile.ZipFile(tmp_path / "some.zip", "w") as archive:
+        archive.writestr("some/ab_1.png", captcha("ab"))
+        archive.writestr("cd.png", captcha("cd"))
+        archive.writestr("__MACOSX/some/ab_1.png", b"not an image")
+        archive.writestr("big_1.png", b"\0" * (2 << 20))
+    loaded = load([tmp_path / "some.zip"], "lower")
+    assert sorted(loaded.labels) == ["ab", "cd"]
+    assert len(loaded.notes) == 1
+    assert "big_1.png" in loaded.notes[0]
+
+
+@pytest.mark.parametrize("given", ["", "example.com", "example.com/confirmed"])
+def test_what_a_crawl_harvested_is_read_at_every_level_and_rejected_images_are_not(tmp_path, given):
+    dataset = Dataset(tmp_path / "captchas")
+    site = dataset.site("example.com")
+    for verdict, text in [("accepted", "ab"), ("accepted", "a/"), ("rejected", "zz")]:
+        site.store(captcha(text), text, 0.9, "0" * 16, verdict)
+    dataset.close()
+    loaded = load([tmp_path / "captchas" / given], "lower")
+    assert sorted(loaded.labels) == ["a/", "ab"]
+
+
+def test_copies_conflicts_and_unreadable_images_are_left_out_each_with_a_count(tmp_path):
+    write_folder(tmp_path, ["00", "11", "22"])
+    (tmp_path / "00_again.png").write_bytes((tmp_path / "00_0000.png").read_bytes())
+    (tmp_path / "77_0001.png").write_bytes((tmp_path / "11_0001.png").read_bytes())
+    (tmp_path / "33_torn.png").write_bytes(captcha("33")[:100])
+    (tmp_path / "44_empty.png").write_bytes(b"")
+    (tmp_path / "55.png").write_bytes(captcha("55"))
+    loaded = load([tmp_path], "lower")
+    assert loaded.labels == ["00", "22", "55"]
+    notes = "\n".join(loaded.notes)
+    assert "left out 2 files (unreadable or damaged)" in notes
+    assert "33_torn.png" in notes
+    assert "44_empty.png" in notes
+    assert "left out 1 files (second copies of an image)" in notes
+    assert "left out 2 files (one image under two labels)" in notes
+    assert "77_0001.png" in notes
+
+
+def test_labels_that_differ_only_in_case_are_no_conflict_once_folded(tmp_path):
+    (tmp_path / "ab.png").write_bytes(captcha("ab"))
+    (tmp_path / "AB.png").write_bytes(captcha("ab"))
+    (tmp_path / "cd.png").write_bytes(captcha("cd"))
+    assert load([tmp_path], "lower").labels == ["ab", "cd"]
+    with pytest.raises(DatasetError, match="got 1"):
+        load([tmp_path], "as-is")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([], "holds no labelled images"),
+        (["ab_1"], "at least 2 usable labelled images, got 1"),
+        (["ab_1", "ab_2", "ab_3"], "all 3 images have the one label 'ab'"),
+    ],
+)
+def test_too_little_to_learn_from_is_an_error(tmp_path, names, message):
+    for number, name in enumerate(names):
+        (tmp_path / f"{name}.png").write_bytes(captcha("ab", number))
+    with pytest.raises(DatasetError, match=message):
+        load([tmp_path], "lower")
+
+
+def test_a_path_that_is_neither_folder_nor_zip_is_an_error(tmp_path):
+    with pytest.raises(DatasetError, match="no such folder or zip"):
+        gather([tmp_path / "nowhere"])
+    (tmp_path / "file.zip").write_bytes(b"PK\3\4 not really")
+    with pytest.raises(DatasetError, match="does not open"):
+        gather([tmp_path / "file.zip"])
+
+
+def test_labels_that_do_not_fit_are_named_and_counted(tmp_path):
+    write_folder(tmp_path, ["00", "0z", "111", *texts(20)])
+    loaded = load([tmp_path], "lower")
+    with pytest.raises(DatasetError) as caught:
+        check_labels(loaded.samples, Task("0147", 2, 2, "lower"))
+    assert "1 of 23 labels have characters (z) outside the charset 0147" in str(caught.value)
+    assert "0z_0001.png" in str(caught.value)
+    assert "1 of 23 labels are not 2 characters long" in str(caught.value)
+    assert "111_0002.png" in str(caught.value)
+
+
+def test_short_labels_are_filled_up_with_the_blank():
+    assert encode(["ab", "cab"], Task("abc", 4, 2, "lower")).tolist() == [
+        [0, 1, 3, 3],
+        [2, 0, 1, 3],
+    ]
+
+
+def test_the_holdout_is_a_tenth_and_no_image_joins_it_later(tmp_path):
+    write_folder(tmp_path / "now", texts(150))
+    write_folder(tmp_path / "later", texts(300, seed=1))
+    now = load([tmp_path / "now"], "lower")
+    grown = load([tmp_path / "now", tmp_path / "later"], "lower")
+    held = {s.digest for s, h in zip(grown.samples, grown.held_out(), strict=True) if h}
+    assert 0.05 < len(held) / len(grown.samples) < 0.16
+    for sample, was_held in zip(now.samples, now.held_out(), strict=True):
+        assert was_held == (sample.digest in held)
+    part = grown.pick(grown.held_out())
+    assert {s.digest for s in part.samples} == held
+    assert np.array_equal(part.images, grown.images[grown.held_out()])

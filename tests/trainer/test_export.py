@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+keras = pytest.importorskip("keras")
+
+from drawn_captchas import captcha  # noqa: E402
+
+from scrapy_captcha.bundle import MODEL, WEIGHTS, Manifest, open_bundle  # noqa: E402
+from scrapy_captcha.errors import BundleError  # noqa: E402
+from scrapy_captcha.recognizer import Recognizer  # noqa: E402
+from trainer import networks  # noqa: E402
+from trainer.__main__ import main  # noqa: E402
+from trainer.corpus import Task  # noqa: E402
+from trainer.export import (  # noqa: E402
+    check_conversion,
+    keras_logits,
+    load_weights,
+    to_float32,
+    to_tflite,
+    weights_file,
+    write_bundle,
+)
+from trainer.transfer import fresh, from_base  # noqa: E402
+
+TASK = Task("abcdef", 3, 3, "lower")
+
+
+def noise(count):
+    return np.random.default_rng(0).random((count, 32, 90))
+
+
+def write(out, model, **changes):
+    described = {
+        "name": "test",
+        "charset": TASK.charset,
+        "length": TASK.length,
+        "min_length": TASK.min_length,
+        "architecture": "four_head_compact",
+        "provenance": {},
+        "accuracy": {},
+    }
+    return write_bundle(model, out, **(described | changes))
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    keras.utils.set_random_seed(0)
+    out = tmp_path_factory.mktemp("bundle")
+    golden = [captcha("abc"), captcha("fed")]
+    write(out, fresh("four_head_compact", TASK), golden_images=golden, temperature=1.5)
+    return out
+
+
+def test_a_written_bundle_passes_its_golden_check_and_says_what_keras_says(bundle):
+    recognizer = Recognizer.load(bundle)
+    manifest = recognizer.manifest
+    assert (manifest.classes, manifest.length, manifest.temperature) == (6, 3, 1.5)
+    assert manifest.case == "lower"
+    assert len(manifest.golden) == 2
+    model = load_weights(open_bundle(bundle).read(WEIGHTS))
+    pixels = noise(5).astype(np.float32)
+    ours = np.stack([recognizer.logits(image) for image in pixels])
+    assert ours == pytest.approx(keras_logits(model, pixels), abs=0.05)
+
+
+def test_a_version_keeps_within_the_limits_of_size(bundle):
+    files = open_bundle(bundle).manifest.files
+    assert files[MODEL].bytes <= 3 << 20
+    assert sum(entry.bytes for entry in files.values()) <= 8 << 20
+
+
+def test_a_network_trained_in_mixed_precision_is_written_in_float32():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        mixed = networks.build("four_head_compact", heads=3, classes=6)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    plain = to_float32(mixed, "four_head_compact")
+    assert {layer.compute_dtype for layer in plain.layers} == {"float32"}
+    assert keras_logits(plain, noise(3)) == pytest.approx(keras_logits(mixed, noise(3)), abs=0.1)
+
+
+def test_a_conversion_that_changes_what_is_read_is_refused():
+    model, other = fresh("four_head_compact", TASK), fresh("four_head_compact", TASK)
+    *trunk, kernel, bias = other.get_weights()
+    other.set_weights([*trunk, kernel, bias + np.array([9, 0, 0, 0, 0, 0])])
+    with pytest.raises(BundleError, match="move a probability by"):
+        check_conversion(to_tflite(other), model, noise(2))
+    weights = model.get_weights()
+    model.set_weights([*weights[:-1], weights[-1] * np.nan])
+    with pytest.raises(BundleError, match="nan"):
+        check_conversion(to_tflite(model), model, noise(2))
+
+
+def test_code_in_a_weights_file_is_not_run(tmp_path):
+    image = keras.Input((32, 90, 1))
+    evil = keras.Model(image, keras.layers.Lambda(lambda x: x + 1)(image))
+    with pytest.raises(BundleError, match=f"cannot load {WEIGHTS}"):
+        load_weights(weights_file(evil))
+    with pytest.raises(BundleError, match=f"cannot load {WEIGHTS}"):
+        load_weights(b"not a keras file")
+
+
+def test_a_charset_that_does_not_fit_the_network_is_refused(tmp_path):
+    with pytest.raises(BundleError, match=r"expected logits of shape \(3, 5\)"):
+        write(tmp_path / "out", fresh("four_head_compact", TASK), charset="abcde")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_same_task_keeps_all_of_the_base_and_another_charset_the_known_characters(bundle):
+    base = open_bundle(bundle)
+    same = from_base(base, TASK)
+    stored = load_weights(base.read(WEIGHTS))
+    assert keras_logits(same, noise(2)) == pytest.approx(keras_logits(stored, noise(2)))
+    other = from_base(base, Task("fxa", 3, 3, "lower"))
+    found, known = keras_logits(other, noise(2)), keras_logits(stored, noise(2))
+    assert found[..., [0, 2]] == pytest.approx(known[..., [5, 0]], abs=1e-5)
+
+
+@pytest.mark.parametrize("architecture", networks.ARCHITECTURES)
+def test_another_length_keeps_the_features_under_new_heads(tmp_path, architecture):
+    model = fresh(architecture, TASK)
+    write(tmp_path, model, architecture=architecture)
+    longer = from_base(open_bundle(tmp_path), Task("abcdef", 5, 3, "lower"))
+    assert longer.output_shape == (None, 5, 7)
+    features = [keras.Model(m.input, m.get_layer("features").output) for m in (model, longer)]
+    before, after = (np.asarray(f(noise(2)[..., None])) for f in features)
+    assert before == pytest.approx(after, abs=1e-5)
+
+
+def test_a_base_without_the_network_that_it_describes_is_refused(tmp_path, bundle):
+    good = open_bundle(bundle)
+    broken = fresh("four_head_compact", Task("ab", 2, 2, "lower"))
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    content = weights_file(broken)
+    (folder / WEIGHTS).write_bytes(content)
+    (folder / MODEL).write_bytes(good.read(MODEL))
+    description = json.loads(good.manifest.to_json())
+    description["files"][WEIGHTS] |= {"bytes": len(content)}
+    manifest = Manifest.from_json(json.dumps(description))
+    (folder / "bundle.json").write_text(manifest.to_json(), encoding="utf-8")
+    with pytest.raises(BundleError, match="sha256"):
+        from_base(open_bundle(folder), TASK)
+
+
+@pytest.mark.parametrize(("form", "name"), [("tflite", MODEL), ("keras", WEIGHTS)])
+def test_export_takes_a_checked_file_out_of_the_bundle(bundle, tmp_path, capsys, form, name):
+    assert main(["export", "--model", str(bundle), "--out", str(tmp_path), "--format", form]) == 0
+    written = tmp_path / f"test.{form}"
+    assert capsys.readouterr().out.strip() == str(written)
+    assert written.read_bytes() == open_bundle(bundle).read(name)
+
+
+def test_a_model_that_exceeds_a_shipped_bundles_size_is_written_with_a_warning(tmp_path, caplog):
+    charset = "0123456789abcdefghijklmnopqrstuvwxyz"
+    model = fresh("four_head_vgg", Task(charset, 4, 4, "lower"))
+    write(tmp_path, model, architecture="four_head_vgg", charset=charset, length=4, min_length=4)
+    assert "more than the 8388608 of a shipped bundle" in caplog.text
+    assert Recognizer.load(tmp_path).read(captcha("abc")).text
