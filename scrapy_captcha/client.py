@@ -200,7 +200,6 @@ class Client:
             submission.body,
             referer=page_url,
         )
-        request.meta["dont_retry"] = True
         response = first = await self._send(request)
         for _ in range(MAX_HOPS):
             target = redirect_target(response)
@@ -256,8 +255,6 @@ class Client:
         )
         if cached:
             del hop.meta["dont_cache"]
-        if request.meta.get("dont_retry"):
-            hop.meta["dont_retry"] = True
         return hop
 
     def _build(
@@ -284,7 +281,9 @@ class Client:
         if not visit.rule.obey_robotstxt:
             meta["dont_obey_robotstxt"] = True
         if own_slot:
-            # behind the crawl's own queue the image would come when its code has expired
+            # behind the crawl's own queue the image would come when its code has expired; the
+            # next attempt is the retry
+            meta["dont_retry"] = True
             meta["download_slot"] = _OWN_SLOT + urlsplit(url).netloc
         elif "download_slot" in original.meta:
             meta["download_slot"] = original.meta["download_slot"]

@@ -112,7 +112,7 @@ class Wall:
             if challenge is not None:
                 return challenge
         response = await self._client.replay(self.visit, own_slot=True)
-        return find(response, self.visit.rule) or response
+        return find(response, self.visit.rule) or _in_order(response)
 
     def data(self) -> Mapping[str, str]:
         """What the rule says, login fields for instance."""
@@ -137,7 +137,7 @@ class Wall:
         page = await self._client.replay(self.visit, own_slot=True)
         again = find(page, rule)
         if again is None:
-            return Judgement(True, page=page)
+            return Judgement(True, page=_in_order(page))
         return Judgement(bool(accepted), challenge=again)
 
 
@@ -181,6 +181,13 @@ class QueryForm:
         if accepted is None and (response.status >= 400 or is_redirect(response)):
             raise AttemptFailed("protocol", f"{response.url} answered {response.status}")
         return Judgement(True, page=response)
+
+
+def _in_order(page: Response) -> Response:
+    """The page, unless the server is in trouble, which says nothing about an answer."""
+    if page.status >= 500 or page.status == 429:
+        raise AttemptFailed("protocol", f"{page.url} answered {page.status} and no captcha")
+    return page
 
 
 def _by_rules(rule: SiteRule, response: Response) -> bool | None:
