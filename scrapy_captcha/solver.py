@@ -127,7 +127,12 @@ class Wall:
             accepted = False
         if accepted is False:
             return Judgement(False, challenge=again)
-        arrived = redirected and request.method == "GET" and same_page(response.url, request.url)
+        # without a redirect it may be the site's word on the answer, unless a rule says better
+        arrived = (
+            (redirected or bool(accepted))
+            and request.method == "GET"
+            and same_page(response.url, request.url)
+        )
         if arrived and again is None and response.status < 400:
             return Judgement(True, page=response)
         if accepted is None and response.status >= 400:
@@ -255,6 +260,7 @@ class Solver:
                 if self._stopping():
                     raise Stopping
                 budget.check()
+                budget.attempts -= 1
                 try:
                     if challenge is None:
                         asked = await task.ask()
@@ -278,7 +284,6 @@ class Solver:
         self._counters.add(site.rule.site, stats.failed(e.reason))
         self._signal(site, "failed", None, str(e))
         logger.debug("Attempt at %(site)s failed: %(e)s", {"site": site.rule.site, "e": e})
-        budget.attempts -= 1
         budget.last = e
         if e.final:
             raise CaptchaUnsolved(e.reason, e.detail)
@@ -290,12 +295,12 @@ class Solver:
         budget.images -= 1
         image, recognition = await self._read(site, visit, challenge)
         if await self._too_unsure(site, recognition) and budget.images > 0:
+            budget.attempts += 1
             self._counters.add(rule.site, stats.SKIPPED)
             self._signal(site, "skipped", recognition, "")
             return Judgement(False, challenge=_refreshed(challenge, rule))
         answer = _in_case(recognition.text, rule.case)
         submission = _filled(rule, challenge, {**task.data(), challenge.field or "": answer})
-        budget.attempts -= 1
         self._counters.add(rule.site, stats.SUBMITTED)
         response, redirected = await self._client.submit(visit, page.url, submission)
         judgement = await task.judge(challenge, response, redirected)
