@@ -1,0 +1,235 @@
+"""Walls before pages: one answer for each session, every page delivered once and as it was asked."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+from sites import Answer, Gate, Plain, Seen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from crawling import Crawl
+
+BY_HAND = {
+    "ADDONS": {},
+    "DOWNLOADER_MIDDLEWARES": {
+        "scrapy_captcha.CaptchaMiddleware": 560,
+        "scrapy_captcha.CaptchaRedirectMiddleware": 610,
+    },
+}
+
+
+def names(count: int) -> list[str]:
+    return sorted(f"page {number}" for number in range(1, count + 1))
+
+
+@pytest.mark.parametrize("status", [200, 401, 403, 429, 503])
+def test_one_answer_delivers_every_page_once_whatever_the_status_of_the_wall(
+    crawl: Callable[..., Crawl], status: int
+) -> None:
+    with Gate(status=status) as site:
+        result = crawl(site, 30)
+    assert result.names == names(30)
+    assert result.failures == []
+    assert len(site.accepted) == len(site.submissions) == 1
+    assert site.strangers == 0
+    expected = {"submitted": 1, "accepted": 1, "stored": 1}
+    assert expected.items() <= result.captcha.items()
+    assert result.captcha["detected"] == result.captcha.get("replayed", 0) + 1
+
+
+@pytest.mark.parametrize("rule", [{"redirect": "/captcha$"}, {}])
+@pytest.mark.parametrize("settings", [{}, BY_HAND], ids=["add-on", "by hand"])
+def test_pages_that_all_redirect_to_one_captcha_page_are_all_delivered(
+    crawl: Callable[..., Crawl], rule: dict[str, str], settings: dict[str, object]
+) -> None:
+    with Gate(redirects=True) as site:
+        result = crawl(site, 30, rule, **settings)
+    assert result.names == names(30)
+    assert len(site.accepted) == 1
+    assert len(site.submissions) <= 3
+    assert {item["asked"] for item in result.items} == set(site.pages(30))
+
+
+def test_the_two_middlewares_do_the_same_when_they_are_enabled_by_hand(
+    crawl: Callable[..., Crawl],
+) -> None:
+    with Gate() as site:
+        result = crawl(site, 10, **BY_HAND)
+    assert result.names == names(10)
+    assert len(site.submissions) == 1
+
+
+def test_a_site_is_listed_by_its_host_alone(crawl: Callable[..., Crawl]) -> None:
+    with Gate() as site:
+        result = crawl(site, 3, CAPTCHA_SITES={"127.0.0.1": {}})
+    assert result.names == names(3)
+    assert result.site_stats("127.0.0.1")["accepted"] == 1
+
+
+def test_one_request_at_a_time_is_enough_to_pass(crawl: Callable[..., Crawl]) -> None:
+    with Gate(accept=2) as site:
+        result = crawl(site, 5, CONCURRENT_REQUESTS=1, CONCURRENT_REQUESTS_PER_DOMAIN=1)
+    assert result.names == names(5)
+    assert len(site.submissions) == 2
+
+
+def test_each_cookiejar_passes_by_itself(crawl: Callable[..., Crawl]) -> None:
+    with Gate() as site:
+        requests = [
+            {"url": url, "meta": {"cookiejar": number % 4}}
+            for number, url in enumerate(site.pages(24))
+        ]
+        result = crawl(site, requests)
+    assert result.names == names(24)
+    assert len(site.accepted) == len(site.submissions) == 4
+    assert len({seen.cookies["sid"] for seen in site.submissions}) == 4
+
+
+def test_a_site_that_asks_again_after_every_fifth_page_is_answered_hardly_more_often(
+    crawl: Callable[..., Crawl],
+) -> None:
+    with Gate(every=5) as site:
+        result = crawl(site, 50)
+    assert result.names == names(50)
+    assert 10 <= len(site.accepted) <= 12
+    assert site.walls < 45
+
+
+def test_a_site_that_asks_before_each_page_is_passed_by_the_page_that_the_answer_leads_to(
+    crawl: Callable[..., Crawl],
+) -> None:
+    with Gate(every=1) as site:
+        result = crawl(site, 8)
+    assert result.names == names(8)
+    assert len(site.accepted) == 8
+
+
+def test_a_rejected_answer_is_followed_by_another_to_a_new_image(
+    crawl: Callable[..., Crawl],
+) -> None:
+    with Gate(accept=4) as site:
+        result = crawl(site, 3)
+    assert result.names == names(3)
+    assert len(site.rejected) == 3
+    assert len({image for image, _ in site.rejected + site.accepted}) == 4
+    assert {"rejected": 3, "accepted": 1, "submitted": 4}.items() <= result.captcha.items()
+    verdicts = [signal[1] for signal in result.signals if signal[0] == "attempt_finished"]
+    assert verdicts == ["rejected", "rejected", "rejected", "accepted"]
+
+
+def test_a_post_is_sent_again_with_its_body_and_headers(crawl: Callable[..., Crawl]) -> None:
+    with Gate(accept=2) as site:
+        requests = [
+            {
+                "url": url,
+                "method": "POST",
+                "body": f"number={number}",
+                "headers": {"Content-Type": "application/x-www-form-urlencoded", "X-Mine": "yes"},
+            }
+            for number, url in enumerate(site.pages(6))
+        ]
+        result = crawl(site, requests)
+    assert result.names == names(6)
+    for number, item in enumerate(sorted(result.items, key=lambda item: item["name"])):
+        assert item["method"] == "POST"
+        assert item["body"] == f"number={number}"
+        assert f"POST application/x-www-form-urlencoded b&#x27;number={number}" in item["text"]
+    sent = Counter(seen.headers.get("x-mine") for seen in site.requests("/page/*", "POST"))
+    assert set(sent) == {"yes"}
+    assert len(site.accepted) == 1
+
+
+def test_the_callback_gets_what_the_spider_gave_to_the_request(
+    crawl: Callable[..., Crawl],
+) -> None:
+    with Gate(accept=2) as site:
+        requests = [
+            {
+                "url": url,
+                "meta": {"number": number},
+                "cb_kwargs": {"label": f"label {number}"},
+                "priority": number,
+            }
+            for number, url in enumerate(site.pages(10))
+        ]
+        result = crawl(site, requests)
+    assert result.names == names(10)
+    for item in result.items:
+        number = item["meta"]["number"]
+        assert item["url"] == item["asked"] == f"{site.url}/page/{number + 1}"
+        assert item["cb_kwargs"] == {"label": f"label {number}"}
+        assert item["priority"] == number
+
+
+def test_a_request_can_opt_out(crawl: Callable[..., Crawl]) -> None:
+    with Gate() as site:
+        result = crawl(site, [{"url": site.pages(1)[0], "meta": {"captcha": False}}])
+    assert "Please type" in result.items[0]["text"]
+    assert [seen.path for seen in site.seen] == ["/page/1"]
+    assert result.captcha == {}
+
+
+class Comments(Plain):
+    def page(self, seen: Seen) -> Answer:
+        page = super().page(seen)
+        assert isinstance(page.body, str)
+        return Answer(
+            page.body + '<form method="post" action="/comment"><textarea name="text"></textarea>'
+            '<input name="author"><img src="/captcha.png"><input name="captcha_code">'
+            "<button>Post</button></form>"
+        )
+
+
+def test_a_comment_form_with_a_captcha_is_left_alone(crawl: Callable[..., Crawl]) -> None:
+    with Comments() as site:
+        result = crawl(site, 10)
+    assert result.names == names(10)
+    assert len(site.seen) == 10
+    assert result.captcha == {}
+
+
+def test_our_own_requests_look_like_those_of_the_page(crawl: Callable[..., Crawl]) -> None:
+    headers = {
+        "User-Agent": "Tester/1.0",
+        "Accept-Language": "eo",
+        "Authorization": "Basic YTpi",
+    }
+    with Gate(status=401) as site:
+        crawl(site, [{"url": url, "headers": headers} for url in site.pages(2)])
+    for seen in site.seen:
+        for name, value in headers.items():
+            assert seen.headers[name.lower()] == value, seen
+    (image,) = site.requests("/captcha.png")
+    assert image.headers["referer"].startswith(f"{site.url}/page/")
+    (submission,) = site.submissions
+    assert submission.headers["referer"] == image.headers["referer"]
+    assert submission.cookies == image.cookies
+
+
+def test_cookies_given_to_a_request_do_not_undo_the_session_that_passed(
+    crawl: Callable[..., Crawl],
+) -> None:
+    with Gate(accept=2) as site:
+        result = crawl(
+            site, [{"url": url, "cookies": {"sid": "stale", "x": "1"}} for url in site.pages(4)]
+        )
+    assert result.names == names(4)
+    assert len(site.accepted) <= 2
+
+
+def test_an_ordinary_form_page_is_delivered_as_it_is(crawl: Callable[..., Crawl]) -> None:
+    class Login(Plain):
+        def page(self, seen: Seen) -> Answer:
+            return Answer(
+                '<h1 class="name">log in</h1><form action="/login"><img src="/logo.png">'
+                '<input name="user"><input type="password" name="password"></form>'
+            )
+
+    with Login() as site:
+        result = crawl(site, 2)
+    assert result.names == ["log in", "log in"]
+    assert len(site.seen) == 2
