@@ -114,21 +114,16 @@ def decode_label(encoded: str) -> str:
 
 def _encode(text: str, keep: bytes) -> str:
     data = text.encode(errors="surrogatepass")
-    pieces = [
-        chr(byte)
-        if byte in _ALNUM or (byte in keep and (index or byte == 0x5F))
-        else f"%{byte:02X}"
+    safe = _ALNUM.union(keep)
+    safe_first = safe.difference(b".-")
+    name = "".join(
+        chr(byte) if byte in (safe if index else safe_first) else f"%{byte:02X}"
         for index, byte in enumerate(data[: MAX_NAME + 1])
-    ]
-    name = "".join(pieces) or "~"
+    )
     if len(name) <= MAX_NAME:
-        return name
-    kept = ""
-    for piece in pieces:
-        if len(kept) + len(piece) > MAX_NAME - 17:
-            break
-        kept += piece
-    return f"{kept}~{hashlib.sha256(data).hexdigest()[:16]}"
+        return name or "~"
+    whole = re.sub("%.?$", "", name[: MAX_NAME - 17])
+    return f"{whole}~{hashlib.sha256(data).hexdigest()[:16]}"
 
 
 def image_suffix(image: bytes) -> str:
