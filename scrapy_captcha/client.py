@@ -284,7 +284,7 @@ class Client:
             # behind the crawl's own queue the image would come when its code has expired; the
             # next attempt is the retry
             meta["dont_retry"] = True
-            meta["download_slot"] = _OWN_SLOT + urlsplit(url).netloc
+            meta["download_slot"] = self._own_slot(url)
         elif "download_slot" in original.meta:
             meta["download_slot"] = original.meta["download_slot"]
         request = Request(
@@ -307,6 +307,16 @@ class Client:
         if referer is not None:
             request.headers["Referer"] = safe_url_string(referer.partition("#")[0])
         return request
+
+    def _own_slot(self, url: str) -> str:
+        """The slot of our own requests to a host, with the settings of the host's slot."""
+        host = urlsplit(url).hostname or ""
+        name = f"{_OWN_SLOT}{host}"
+        assert self._crawler.engine is not None
+        slots = self._crawler.engine.downloader.per_slot_settings
+        if host in slots:
+            slots.setdefault(name, slots[host])
+        return name
 
     async def _send(self, request: Request, reason: str = "download") -> Response:
         engine = self._crawler.engine
