@@ -361,6 +361,7 @@ class _Parked:
         self._request = request
         engine = middleware._crawler.engine
         assert engine is not None
+        self._engine = engine
         self._active = engine.downloader.active
         self._away = False
 
@@ -370,6 +371,9 @@ class _Parked:
             self._away = True
             middleware._parked += 1
             self._active.discard(self._request)
+            if self._engine._slot is not None:
+                # nothing else tells the engine that it may send another request now
+                self._engine._slot.nextcall.schedule()
 
     def __exit__(self, *exc: object) -> None:
         if self._away:
