@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from scrapy_captcha import signals, stats
 from scrapy_captcha.config import Settings, SiteRule
 
 ROOT = Path(__file__).parents[2]
@@ -35,6 +36,21 @@ def test_reference_has_a_row_for_every_rule_key_and_no_other() -> None:
     keys = {field.name for field in fields(SiteRule)} - {"site"}
 
     assert set(re.findall(r"^\| `(\w+)` \|", reference("rules.md"), re.MULTILINE)) == keys
+
+
+def test_reference_has_a_row_for_every_stat_and_no_other() -> None:
+    names = {value for name, value in vars(stats).items() if name.isupper()}
+    counted = {f"captcha/{name}" for name in (*names, "failed/<reason>")}
+
+    assert set(re.findall(r"^\| `(captcha/\S+)` \|", reference("stats.md"), re.MULTILINE)) == counted
+
+
+def test_reference_has_a_row_for_every_signal() -> None:
+    names = {name for name, value in vars(signals).items() if type(value) is object}
+
+    assert names
+    for name in names:
+        assert f"| `{name}` |" in reference("stats.md")
 
 
 def test_example_settings_hold_every_setting_with_a_comment() -> None:
