@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+keras = pytest.importorskip("keras")
+
+from trainer import drawing, networks, pretrain  # noqa: E402
+from trainer.export import litert_logits, load_weights, to_tflite, weights_file  # noqa: E402
+
+
+def pictures(count, seed=0):
+    return np.random.default_rng(seed).random((count, 32, 90, 1), np.float32)
+
+
+@pytest.mark.parametrize("architecture", networks.ARCHITECTURES)
+@pytest.mark.parametrize(("heads", "classes"), [(4, 36), (1, 10)])
+def test_a_network_gives_logits_for_each_head(architecture, heads, classes):
+    model = networks.build(architecture, heads=heads, classes=classes)
+    logits = np.asarray(model(pictures(3)))
+    assert logits.shape == (3, heads, classes)
+    assert logits.dtype == np.float32
+    assert len(model.outputs) == 1
+    assert logits.min() < 0 < logits.max()  # no softmax on them
+
+
+def test_the_original_network_has_the_articles_layers():
+    model = networks.build("four_head_vgg", heads=4, classes=36)
+    kinds = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+    assert [layer.filters for layer in kinds] == [64, 64, 128, 128, 256, 256]
+    assert {layer.kernel_size for layer in kinds} == {(3, 3)}
+    pools = [layer for layer in model.layers if isinstance(layer, keras.layers.MaxPooling2D)]
+    assert [layer.pool_size for layer in pools] == [(2, 2)] * 3
+    assert [layer.units for layer in model.layers if isinstance(layer, keras.layers.Dense)] == [
+        36
+    ] * 4
+
+
+@pytest.mark.parametrize(
+    ("architecture", "heads", "classes", "message"),
+    [
+        ("resnet", 4, 36, "four_head_compact, four_head_vgg"),
+        ("four_head_compact", 0, 36, "got 0 and 36"),
+        ("four_head_vgg", 4, 1, "got 4 and 1"),
+    ],
+)
+def test_a_network_that_makes_no_sense_is_refused(architecture, heads, classes, message):
+    with pytest.raises(ValueError, match=message):
+        networks.build(architecture, heads=heads, classes=classes)
+
+
+@pytest.mark.parametrize("architecture", networks.ARCHITECTURES)
+def test_quantised_it_fits_into_three_megabytes_and_says_the_same(architecture):
+    model = networks.build(architecture, heads=4, classes=36)
+    content = to_tflite(model)
+    assert len(content) <= 3 << 20
+    images = pictures(4)
+    ours, theirs = litert_logits(content, images[..., 0]), np.asarray(model(images))
+    assert np.abs(ours - theirs).max() < 0.1 * max(1.0, np.abs(theirs).max())
+
+
+def test_weights_of_the_fast_normalization_are_those_of_the_plain_one():
+    fast = networks.build("four_head_compact", heads=4, classes=36, fused=True)
+    images = pictures(16)
+    for _ in range(3):
+        fast(images, training=True)
+    plain = networks.build("four_head_compact", heads=4, classes=36)
+    plain.set_weights(fast.get_weights())
+    np.testing.assert_allclose(plain(images), fast(images), atol=1e-4)
+    np.testing.assert_allclose(plain(images, training=True), fast(images, training=True), atol=1e-3)
+
+
+def test_both_normalizations_keep_the_same_moving_statistics():
+    images = pictures(16)
+    fast = networks.build("four_head_compact", heads=4, classes=36, fused=True)
+    plain = networks.build("four_head_compact", heads=4, classes=36)
+    plain.set_weights(fast.get_weights())
+    fast(images, training=True)
+    plain(images, training=True)
+    for one, other in zip(fast.get_weights(), plain.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=2e-2, atol=1e-4)
+
+
+def test_stored_weights_load_in_safe_mode_without_custom_layers():
+    model = networks.build("four_head_compact", heads=4, classes=36)
+    loaded = load_weights(weights_file(model))
+    images = pictures(2)
+    np.testing.assert_allclose(loaded(images), model(images), atol=1e-5)
+    assert all(type(layer).__module__.startswith("keras.") for layer in loaded.layers)
+
+
+PLAN = pretrain.Plan("four_head_compact", "0123", (2, 2), minutes=1, seed=3, workers=0)
+
+
+def batch(seed):
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 256, (8, 32, 90), np.uint8)
+    return pixels, rng.integers(0, 4, (8, 2), np.int32)
+
+
+def test_training_goes_on_from_a_checkpoint_as_if_never_stopped(tmp_path):
+    training = pretrain.Training(PLAN)
+    training.update(*batch(1))
+    training.seconds, training.chunk = 12.5, 7
+    training.save(tmp_path / "kept.npz")
+    again = pretrain.Training(PLAN)
+    again.restore(tmp_path / "kept.npz")
+    assert (again.step, again.seconds, again.chunk) == (1, 12.5, 7)
+    for one, other in zip(training.model.get_weights(), again.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    for one, other in zip(training.optimizer.variables, again.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+    assert list(tmp_path.iterdir()) == [tmp_path / "kept.npz"]
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    pretrain.Training(PLAN).save(tmp_path / "kept.npz")
+    other = pretrain.Plan("four_head_compact", "01234", (2, 2), minutes=1, seed=3, workers=0)
+    with pytest.raises(ValueError, match="another network"):
+        pretrain.Training(other).restore(tmp_path / "kept.npz")
+
+
+def test_training_lowers_the_loss_on_what_it_is_shown():
+    training = pretrain.Training(PLAN)
+    training.seconds = 3.0
+    losses = [training.update(*batch(1)) for _ in range(12)]
+    assert losses[-1] < losses[0]
+
+
+def test_the_learning_rate_warms_up_and_falls_to_its_end():
+    rates = [pretrain.learning_rate(p / 100) for p in range(101)]
+    assert rates[0] < rates[1] < rates[2] == max(rates)
+    assert all(a > b for a, b in pairwise(rates[2:]))
+    assert rates[-1] == pytest.approx(pretrain.LAST_RATE)
+
+
+def test_replayed_batches_follow_each_new_one_once_there_are_enough():
+    def chunks():
+        for number in range(10):
+            yield np.full((256, 32, 90), number, np.uint8), np.full((256, 4), number, np.int32)
+
+    kinds = []
+    for pixels, labels, begun in pretrain.batches(chunks(), 1):
+        assert (pixels[:, 0, 0] == labels[:, 0]).all()
+        kinds.append((begun, len(set(labels[:, 0])) > 1))
+    assert sum(begun for begun, _ in kinds) == 10
+    assert kinds[0] == (True, False)
+    replayed = sum(mixed for _, mixed in kinds)
+    assert replayed == pretrain.REPLAYS * 2 * (10 - 5)
+
+
+def test_a_short_pretraining_writes_a_bundle_and_reports_progress(tmp_path, monkeypatch):
+    from scrapy_captcha.bundle import open_bundle  # noqa: PLC0415
+    from trainer import fonts  # noqa: PLC0415
+
+    found = [path for path in fonts.font_files() if fonts.PLAIN.search(str(path.parent))]
+    if not found:
+        pytest.skip("no text font is installed")
+    faces = tuple(fonts.Typeface(str(p), 1.0, True) for p in fonts.legible(found[:6]))
+    monkeypatch.setattr(drawing, "typefaces", lambda folders: faces)
+    monkeypatch.setattr(pretrain, "HOLDOUT", 32)
+    monkeypatch.setattr(pretrain, "golden_images", lambda model, plan: [])
+    lines: list[str] = []
+    pretrain.pretrain(
+        out=tmp_path / "tiny",
+        charset="0123456789",
+        length=(3, 4),
+        minutes=0.02,
+        workers=0,
+        report=lines.append,
+    )
+    manifest = open_bundle(str(tmp_path / "tiny")).manifest
+    assert (manifest.name, manifest.length, manifest.min_length) == ("tiny", 4, 3)
+    assert manifest.classes == 11
+    assert manifest.accuracy["synthetic"]["n"] == 32
+    assert "holdout" in lines[0]
+    assert "images/s" in lines[0]

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import random
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFont
+
+from scrapy_captcha.image import HEIGHT, WIDTH, prepare
+from trainer import drawing, fonts, glyphs, synthesis
+from trainer.fonts import Typeface
+
+
+@pytest.fixture(scope="module")
+def faces():
+    found = fonts.font_files()
+    if not found:
+        pytest.skip("no scalable font is installed")
+    plain = [path for path in found if fonts.PLAIN.search(str(path.parent))]
+    usable = fonts.legible((plain or found)[:12])
+    return tuple(Typeface(str(path), 1.0, True) for path in usable)
+
+
+@pytest.fixture
+def installed(faces, monkeypatch):
+    """A handful of typefaces instead of all that the system has, which take long to judge."""
+    monkeypatch.setattr(drawing, "typefaces", lambda folders: faces)
+
+
+def test_a_stream_is_what_a_network_takes(installed):
+    images, labels = next(synthesis.stream(seed=1, batch=32, workers=0))
+    assert images.shape == (32, HEIGHT, WIDTH, 1)
+    assert images.dtype == np.float32
+    assert images.min() >= 0
+    assert images.max() <= 1
+    assert labels.shape == (32, 4)
+    assert labels.dtype == np.int32
+    assert 0 <= labels.min() <= labels.max() < 36
+    assert images.std(axis=(1, 2, 3)).min() > 0  # no empty picture
+
+
+def test_one_seed_gives_one_stream_and_another_seed_another(installed):
+    def first(seed):
+        return next(synthesis.stream(seed=seed, batch=16, workers=0))
+
+    for one, other in zip(first(3), first(3), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert (first(3)[1] != first(4)[1]).any()
+
+
+def test_worker_processes_change_nothing_but_the_speed(installed):
+    def labels(workers):
+        chunks = synthesis.chunks(
+            seed=5, charset="ab12", length=(4, 4), batch=4, workers=workers, start=2
+        )
+        try:
+            return [(images.copy(), texts.copy()) for images, texts in islice(chunks, 3)]
+        finally:
+            chunks.close()
+
+    for (image, text), (image_2, text_2) in zip(labels(0), labels(2), strict=True):
+        np.testing.assert_array_equal(image, image_2)
+        np.testing.assert_array_equal(text, text_2)
+
+
+def test_varying_lengths_are_left_aligned_and_filled_with_the_blank_class(faces):
+    drawer = drawing.Synthesizer("0123456789", (3, 6), faces)
+    _, labels = drawer.chunk(1, 0, 80, 1.0)
+    assert labels.shape == (80, 6)
+    blanks = labels == 10
+    assert set((~blanks).sum(axis=1)) == {3, 4, 5, 6}
+    assert (np.diff(blanks.astype(int), axis=1) >= 0).all()
+
+
+def test_a_lower_case_charset_is_drawn_in_both_cases_and_labelled_in_lower_case(faces):
+    drawer = drawing.Synthesizer("abcdefgh", (4, 4), faces)
+    rng = random.Random(1)
+    texts = [drawer._text(rng) for _ in range(200)]
+    assert all(text.islower() and drawn.lower() == text for text, drawn in texts)
+    assert any(drawn.isupper() for _, drawn in texts)
+    assert any(drawn.islower() for _, drawn in texts)
+    assert any(not drawn.isupper() and not drawn.islower() for _, drawn in texts)
+
+
+def test_a_case_sensitive_charset_is_drawn_as_it_is_labelled(faces):
+    drawer = drawing.Synthesizer("abAB", (4, 4), faces)
+    rng = random.Random(1)
+    assert all(text == drawn for text, drawn in (drawer._text(rng) for _ in range(50)))
+
+
+@pytest.mark.parametrize(("charset", "length"), [("", (4, 4)), ("ab", (0, 4)), ("ab", (5, 4))])
+def test_a_task_that_makes_no_sense_is_refused(faces, charset, length):
+    with pytest.raises(ValueError, match="shortest <= longest"):
+        drawing.Synthesizer(charset, length, faces)
+
+
+def test_sizes_shapes_and_colours_vary(faces):
+    drawer, rng = drawing.Synthesizer(drawing.ALNUM, (4, 4), faces), random.Random(7)
+    images = [drawer.draw(rng)[0] for _ in range(120)]
+    ratios = [image.width / image.height for image in images]
+    assert min(ratios) < 2.1
+    assert max(ratios) > 4
+    assert {image.mode for image in images} == {"RGB"}
+    assert min(image.height for image in images) <= 24
+    assert max(image.height for image in images) >= 70
+    grounds = [np.median(np.asarray(image.convert("L"))) for image in images]
+    assert min(grounds) < 60
+    assert max(grounds) > 240
+
+
+def test_without_clutter_and_damage_most_of_the_picture_is_background(faces):
+    drawer, rng = drawing.Synthesizer(drawing.ALNUM, (4, 4), faces), random.Random(7)
+    quiet = [np.mean(prepare(synthesis.encoded(drawer.draw(rng, 0.0)[0])) > 0.8) for _ in range(60)]
+    busy = [np.mean(prepare(synthesis.encoded(drawer.draw(rng, 1.0)[0])) > 0.8) for _ in range(60)]
+    assert np.mean(quiet) > np.mean(busy)
+    assert np.mean(quiet) > 0.7
+
+
+def test_written_images_are_a_plain_dataset_of_labelled_files(installed, tmp_path):
+    synthesis.write_images(tmp_path / "set", 12, 1, "0123456789", (5, 5))
+    files = sorted((tmp_path / "set").iterdir())
+    assert len(files) == 12
+    for path in files:
+        label, _, rest = path.name.partition("_")
+        assert len(label) == 5
+        assert label.isdecimal()
+        assert rest.endswith(".png")
+        assert prepare(path.read_bytes()).shape == (HEIGHT, WIDTH)
+
+
+def test_the_contact_sheet_is_a_picture_of_the_asked_size(installed, tmp_path):
+    synthesis.contact_sheet(tmp_path / "sheet.png", 1, columns=3, rows=2)
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.size == (3 * 154, 2 * 54)
+        assert len(sheet.convert("RGB").getcolors(1 << 20)) > 20
+
+
+def test_fonts_without_readable_letters_are_left_out(tmp_path, faces):
+    (tmp_path / "broken.ttf").write_bytes(b"not a font")
+    (tmp_path / "SomeIcons.ttf").write_bytes(Path(faces[0].path).read_bytes())
+    (tmp_path / "text.ttf").write_bytes(Path(faces[0].path).read_bytes())
+    assert [p.name for p in fonts.font_files([tmp_path])] == ["broken.ttf", "text.ttf"]
+    assert [p.name for p in fonts.legible(fonts.font_files([tmp_path]))] == ["text.ttf"]
+
+
+def test_a_machine_without_fonts_is_told_to_install_some(tmp_path):
+    with pytest.raises(FileNotFoundError, match="install the font packages"):
+        fonts.typefaces((tmp_path,))
+
+
+def test_glyphs_are_cropped_to_their_ink(faces):
+    mask = glyphs.filled(faces[0].path, 24, "e", False)
+    assert mask.getbbox() == (0, 0, *mask.size)
+    reference = ImageFont.truetype(faces[0].path, 24).getmask("e").getbbox()
+    assert mask.size == (reference[2] - reference[0], reference[3] - reference[1])
+
+
+def test_a_skeleton_has_far_less_ink_than_the_glyph(faces):
+    full = np.asarray(glyphs.filled(faces[0].path, 40, "B", True)) > 0
+    thin = np.asarray(glyphs.skeleton(faces[0].path, 40, "B")) > 0
+    assert 20 < thin.sum() < 0.6 * full.sum()
+
+
+def test_a_turn_by_a_right_angle_swaps_width_and_height(faces):
+    mask = glyphs.filled(faces[0].path, 40, "l", False)
+    turned = glyphs.transformed(mask, degrees=90, shear=0, scale_x=1, scale_y=1, smooth=True)
+    assert abs(turned.width - mask.height) <= 2
+    assert abs(turned.height - mask.width) <= 2
+
+
+def test_shear_leans_the_top_to_the_right():
+    bar = Image.new("L", (5, 31), 255)
+    leaning = np.asarray(
+        glyphs.transformed(bar, degrees=0, shear=0.5, scale_x=1, scale_y=1, smooth=False)
+    )
+    assert np.flatnonzero(leaning[1]).mean() > np.flatnonzero(leaning[-2]).mean() + 10

@@ -1,0 +1,135 @@
+"""The networks: what a captcha's (32, 90) picture goes through to become characters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import keras
+import tensorflow as tf
+from keras import layers
+
+from scrapy_captcha.image import HEIGHT, WIDTH
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+INPUT_SHAPE = (HEIGHT, WIDTH, 1)
+
+
+class FusedBatchNormalization(layers.BatchNormalization):  # type: ignore[misc]
+    """Batch normalization that trains twice as fast on a CPU: one operator instead of twenty.
+
+    Same weights in the same order as its parent's, so a network trained with it is stored as one
+    with the parent: ``plain.set_weights(fast.get_weights())``.
+    """
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        """Normalize by the batch's statistics when training, else by the moving ones."""
+        if not training or not self.trainable:
+            return super().call(inputs, training=training, mask=mask)
+        empty = tf.zeros((0,), tf.float32)
+        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs,
+            scale=tf.cast(self.gamma, tf.float32),
+            offset=tf.cast(self.beta, tf.float32),
+            mean=empty,
+            variance=empty,
+            epsilon=self.epsilon,
+            is_training=True,
+        )
+        keep = self.momentum
+        self.moving_mean.assign(self.moving_mean * keep + mean * (1 - keep))
+        self.moving_variance.assign(self.moving_variance * keep + variance * (1 - keep))
+        return outputs
+
+
+#: Channels of 3x3 convolutions, and the pooling between them.
+COMPACT = (16, (2, 2), 32, 32, (2, 2), 64, 64, (2, 1), 128, 128, (2, 2), 192, 192)
+
+
+def four_head_compact(*, heads: int, classes: int, fused: bool = False) -> keras.Model:
+    """The default: small convolutions with batch normalization and an attention map for each head.
+
+    Each head looks at the last feature map through a softmax over its positions, made from the
+    features and a bias of its own for each position; one classifier, shared by the heads, names
+    what it sees. So every character of every training image teaches all heads.
+
+    Args:
+        heads: characters in a text.
+        classes: characters in the charset, and the blank.
+        fused: train with `FusedBatchNormalization`.
+
+    """
+    normalization = FusedBatchNormalization if fused else layers.BatchNormalization
+    image = x = layers.Input(INPUT_SHAPE, name="image")
+    for step in COMPACT:
+        if isinstance(step, tuple):
+            x = layers.MaxPooling2D(step)(x)
+        else:
+            x = layers.Conv2D(step, 3, padding="same", use_bias=False)(x)
+            x = layers.ReLU()(normalization()(x))
+    rows, columns, channels = x.shape[1:]
+    positions = rows * columns
+    features = layers.Reshape((positions, channels), name="features")(x)
+    maps = layers.EinsumDense(
+        "bpc,ch->bph", output_shape=(positions, heads), bias_axes="ph", name="maps"
+    )(features)
+    maps = layers.Softmax(axis=1, dtype="float32", name="attention")(maps)
+    seen = layers.Dot(axes=1, name="seen")([maps, features])
+    logits = layers.Dense(classes, dtype="float32", name="logits")(seen)
+    return keras.Model(image, logits, name="four_head_compact")
+
+
+def four_head_vgg(*, heads: int, classes: int, fused: bool = False) -> keras.Model:  # noqa: ARG001
+    """The article's: three blocks of two 3x3 convolutions, and one dense head for each character.
+
+    Args:
+        heads: characters in a text.
+        classes: characters in the charset, and the blank.
+        fused: ignored, it has no batch normalization.
+
+    """
+    image = x = layers.Input(INPUT_SHAPE, name="image")
+    for channels in (64, 128, 256):
+        for _ in range(2):
+            x = layers.Conv2D(channels, 3, padding="same", activation="relu")(x)
+        x = layers.MaxPooling2D(2)(x)
+        x = layers.Dropout(0.25)(x)
+    x = layers.Flatten(name="features")(x)
+    x = layers.Dropout(0.5)(x)
+    each = [
+        layers.Dense(classes, dtype="float32", name=f"head_{head + 1}")(x) for head in range(heads)
+    ]
+    joined = layers.Concatenate()(each) if heads > 1 else each[0]
+    logits = layers.Reshape((heads, classes), dtype="float32", name="logits")(joined)
+    return keras.Model(image, logits, name="four_head_vgg")
+
+
+ARCHITECTURES: dict[str, Callable[..., keras.Model]] = {
+    "four_head_compact": four_head_compact,
+    "four_head_vgg": four_head_vgg,
+}
+
+
+def build(architecture: str, *, heads: int, classes: int, fused: bool = False) -> keras.Model:
+    """A new network.
+
+    Args:
+        architecture: a name in `ARCHITECTURES`.
+        heads: characters in a text; the longest, when lengths vary.
+        classes: characters in the charset, one more with the blank.
+        fused: use normalization that trains fast on a CPU; for training only, see
+            `FusedBatchNormalization`.
+
+    Returns:
+        float32 (batch, 32, 90, 1) in [0, 1] -> logits, float32 (batch, heads, classes).
+
+    Raises:
+        ValueError: for a name that is not known, or numbers below one.
+
+    """
+    if architecture not in ARCHITECTURES:
+        raise ValueError(f"expected one of {', '.join(ARCHITECTURES)}, got {architecture!r}")
+    if heads < 1 or classes < 2:
+        raise ValueError(f"expected heads >= 1 and classes >= 2, got {heads} and {classes}")
+    return ARCHITECTURES[architecture](heads=heads, classes=classes, fused=fused)

@@ -1,0 +1,371 @@
+"""Train a bundle on synthetic captchas alone."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import random
+import time
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from scrapy_captcha.bundle import Manifest
+from scrapy_captcha.image import prepare
+from scrapy_captcha.recognizer import decode_logits
+from trainer import networks, synthesis
+from trainer.augment import augment
+from trainer.calibration import calibration_error, fit_temperature
+from trainer.drawing import ALNUM, Chunk, Synthesizer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+BATCH = 128
+#: Batches drawn anew for each that is new.
+REPLAYS = 2
+#: Images kept for replay, 2,880 bytes each.
+MEMORY = 120_000
+PEAK_RATE, LAST_RATE, WEIGHT_DECAY = 2e-3, 1e-5, 0.02
+WARM_UP = 0.02
+#: Clutter rises from little to full over this share of the time, at some images a second.
+RAMP = 0.1
+HOLDOUT = 2048
+DECAY = 0.999
+GOLDEN = 6
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to train.
+
+    Args:
+        architecture: a name in `networks.ARCHITECTURES`.
+        charset: the characters, in the order of the classes.
+        length: shortest and longest text; if they differ there is a blank class.
+        minutes: time on the clock, summed over the runs when one was resumed.
+        seed: of images, weights and order.
+        workers: processes that draw.
+
+    """
+
+    architecture: str
+    charset: str
+    length: tuple[int, int]
+    minutes: float
+    seed: int
+    workers: int
+
+    @property
+    def heads(self) -> int:
+        """Characters in the longest text."""
+        return self.length[1]
+
+    @property
+    def classes(self) -> int:
+        """Characters, and the blank if lengths vary."""
+        return len(self.charset) + (self.length[0] < self.length[1])
+
+
+def learning_rate(progress: float) -> float:
+    """Warm up, then fall along a cosine.
+
+    Args:
+        progress: 0 at the start, 1 at the end.
+
+    """
+    if progress < WARM_UP:
+        return PEAK_RATE * (0.05 + 0.95 * progress / WARM_UP)
+    done = min(1.0, (progress - WARM_UP) / (1 - WARM_UP))
+    return LAST_RATE + (PEAK_RATE - LAST_RATE) * (1 + math.cos(math.pi * done)) / 2
+
+
+class Training:
+    """A network in training: weights, their moving average, the optimizer, and how far it got."""
+
+    def __init__(self, plan: Plan) -> None:
+        keras.utils.set_random_seed(plan.seed)
+        self.plan = plan
+        policy = keras.config.dtype_policy()
+        keras.config.set_dtype_policy("mixed_bfloat16")
+        try:
+            self.model = networks.build(
+                plan.architecture, heads=plan.heads, classes=plan.classes, fused=True
+            )
+        finally:
+            keras.config.set_dtype_policy(policy)
+        self.optimizer = keras.optimizers.AdamW(PEAK_RATE, weight_decay=WEIGHT_DECAY)
+        self.optimizer.build(self.model.trainable_variables)
+        self.average = [tf.Variable(w, trainable=False) for w in self.model.get_weights()]
+        self.step, self.seconds, self.chunk = 0, 0.0, 0
+        self._update: Callable[..., Any] = tf.function(self._update_eagerly)
+
+    def _update_eagerly(self, pixels: Any, labels: Any, decay: Any, seed: Any) -> Any:
+        images = augment(tf.cast(pixels, tf.float32)[..., None] / 255, seed)
+        with tf.GradientTape() as tape:
+            logits = tf.cast(self.model(images, training=True), tf.float32)
+            loss = tf.reduce_mean(
+                tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+            )
+        weights = self.model.trainable_variables
+        self.optimizer.apply(tape.gradient(loss, weights), weights)
+        for mean, weight in zip(self.average, self.model.weights, strict=True):
+            mean.assign(mean * decay + tf.cast(weight.value, mean.dtype) * (1 - decay))
+        return loss
+
+    @property
+    def progress(self) -> float:
+        """0 at the start, 1 at the end."""
+        return self.seconds / (self.plan.minutes * 60)
+
+    def update(self, pixels: NDArray[np.uint8], labels: NDArray[np.int32]) -> float:
+        """One step on a batch; returns its loss."""
+        self.optimizer.learning_rate.assign(learning_rate(self.progress))
+        decay = min(DECAY, (1 + self.step) / (10 + self.step))
+        loss = self._update(
+            tf.constant(pixels),
+            tf.constant(labels),
+            tf.constant(decay, tf.float32),
+            tf.constant((self.plan.seed, self.step), tf.int32),
+        )
+        self.step += 1
+        return float(loss)
+
+    def averaged(self) -> keras.Model:
+        """A float32 network with the averaged weights."""
+        model = networks.build(
+            self.plan.architecture, heads=self.plan.heads, classes=self.plan.classes
+        )
+        model.set_weights([mean.numpy() for mean in self.average])
+        return model
+
+    def save(self, path: Path) -> None:
+        """Write all of it to a file, which is replaced in one go."""
+        arrays = {f"weight_{i}": w for i, w in enumerate(self.model.get_weights())}
+        arrays |= {f"average_{i}": a.numpy() for i, a in enumerate(self.average)}
+        arrays |= {f"slot_{i}": v.numpy() for i, v in enumerate(self.optimizer.variables)}
+        state = {"step": self.step, "seconds": self.seconds, "chunk": self.chunk}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".partial")
+        with partial.open("wb") as file:
+            np.savez(file, state=json.dumps(state), **arrays)
+        partial.replace(path)
+
+    def restore(self, path: Path) -> None:
+        """Go on from a file that `save` wrote.
+
+        Raises:
+            ValueError: when it is of another network.
+
+        """
+        with np.load(path, allow_pickle=False) as stored:
+            state = json.loads(str(stored["state"]))
+            weights = [stored[f"weight_{i}"] for i in range(len(self.average))]
+            shapes = [tuple(a.shape) for a in self.average]
+            if [w.shape for w in weights] != shapes:
+                raise ValueError(f"{path} is a checkpoint of another network")
+            self.model.set_weights(weights)
+            for i, mean in enumerate(self.average):
+                mean.assign(stored[f"average_{i}"])
+            for i, variable in enumerate(self.optimizer.variables):
+                variable.assign(stored[f"slot_{i}"])
+        self.step, self.seconds, self.chunk = state["step"], state["seconds"], state["chunk"]
+
+
+def batches(
+    chunks: Iterator[Chunk], seed: int
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int32], bool]]:
+    """New batches, each followed by some drawn from the images of earlier chunks.
+
+    Yields:
+        Pixels uint8 (128, 32, 90), labels int32 (128, heads), and whether a chunk was begun.
+
+    """
+    rng = np.random.default_rng(seed)
+    pixels: NDArray[np.uint8] | None = None
+    filled = at = 0
+    for images, texts in chunks:
+        if pixels is None:
+            pixels = np.empty((MEMORY, *images.shape[1:]), np.uint8)
+            labels = np.empty((MEMORY, *texts.shape[1:]), np.int32)
+        for begin in range(0, len(images), BATCH):
+            yield images[begin : begin + BATCH], texts[begin : begin + BATCH], begin == 0
+            for _ in range(REPLAYS if filled > 8 * BATCH else 0):
+                pick = rng.integers(0, filled, BATCH)
+                yield pixels[pick], labels[pick], False
+        room = (at + np.arange(len(images))) % MEMORY
+        pixels[room], labels[room] = images, texts
+        at = (at + len(images)) % MEMORY
+        filled = min(MEMORY, filled + len(images))
+
+
+def logits_of(model: keras.Model, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """What a network says of prepared images, uint8 (count, 32, 90)."""
+    parts = [
+        np.asarray(model(pixels[i : i + 256, ..., None].astype(np.float32) / 255, training=False))
+        for i in range(0, len(pixels), 256)
+    ]
+    return np.concatenate(parts).astype(np.float32)
+
+
+def exact_match(logits: NDArray[np.float32], labels: NDArray[np.int32]) -> float:
+    """The share of texts with every character right."""
+    return float((logits.argmax(-1) == labels).all(-1).mean())
+
+
+def golden_images(model: keras.Model, plan: Plan) -> list[bytes]:
+    """A few images that the network reads with confidence, as PNG bytes."""
+    drawer, rng = Synthesizer(plan.charset, plan.length), random.Random(plan.seed + 2)
+    images: list[bytes] = []
+    for _ in range(50 * GOLDEN):
+        image, text = drawer.draw(rng, 0.5)
+        data = synthesis.encoded(image)
+        pixels = np.rint(prepare(data)[None] * 255).astype(np.uint8)
+        logits = logits_of(model, pixels)[0]
+        odds = np.exp(logits - logits.max(-1, keepdims=True))
+        read = "".join((plan.charset + " ")[i] for i in logits.argmax(-1)).rstrip()
+        if read == text and (odds.max(-1) / odds.sum(-1)).min() > 0.98 and len(data) < 12_000:
+            images.append(data)
+        if len(images) == GOLDEN:
+            break
+    return images
+
+
+def pretrain(
+    *,
+    out: Path,
+    architecture: str = "four_head_compact",
+    charset: str = ALNUM,
+    length: tuple[int, int] = (4, 4),
+    minutes: float = 60,
+    seed: int = 1,
+    workers: int = 1,
+    checkpoint: Path | None = None,
+    report: Callable[[str], None] = print,
+    every: float = 150,
+) -> Path:
+    """Train on synthetic images for some minutes and write the bundle.
+
+    Args:
+        out: the bundle's folder; its name becomes the bundle's.
+        architecture: a name in `networks.ARCHITECTURES`.
+        charset: the characters, in the order of the classes.
+        length: shortest and longest text.
+        minutes: time on the clock, summed over the runs when one was resumed.
+        seed: of images, weights and order.
+        workers: processes that draw.
+        checkpoint: where to keep what is needed to go on after a kill; if the file exists, training
+            goes on from there. By default beside ``out``.
+        report: gets one line of progress at a time.
+        every: seconds between measurements, which are also the checkpoints.
+
+    Returns:
+        The folder of the bundle's new version.
+
+    """
+    plan = Plan(architecture, charset, length, minutes, seed, workers)
+    checkpoint = checkpoint or out.with_name(f"{out.name}.checkpoint.npz")
+    training = Training(plan)
+    if checkpoint.exists():
+        training.restore(checkpoint)
+        report(f"going on from {checkpoint}: step {training.step}, {training.seconds / 60:.1f} min")
+    drawer = Synthesizer(charset, length)
+    holdout = drawer.chunk(seed + 1, -1, HOLDOUT, 1.0)
+    pixels, labels = holdout
+    if training.progress < 1:
+        _train(training, holdout, checkpoint, report, every)
+    model = training.averaged()
+    logits = logits_of(model, pixels)
+    score = exact_match(logits, labels)
+    manifest = Manifest(
+        name=out.name,
+        charset=charset,
+        length=length[1],
+        min_length=length[0],
+        architecture=architecture,
+    )
+    texts = ["".join((charset + " ")[i] for i in row).rstrip() for row in labels]
+    temperature = round(fit_temperature(logits, texts, manifest), 4)
+    manifest = replace(manifest, temperature=temperature)
+    readings = [decode_logits(row, manifest) for row in logits]
+    correct = [reading.text == text for reading, text in zip(readings, texts, strict=True)]
+    error = calibration_error([reading.confidence for reading in readings], correct)
+    report(f"holdout {score:.4f}, temperature {temperature}, calibration error {error:.4f}")
+
+    from trainer.export import write_bundle  # noqa: PLC0415
+
+    return write_bundle(
+        model,
+        out,
+        name=out.name,
+        charset=charset,
+        length=length[1],
+        min_length=length[0],
+        architecture=architecture,
+        provenance={
+            "trained_on": "synthetic images",
+            "seed": seed,
+            "minutes": round(training.seconds / 60, 1),
+            "steps": training.step,
+            "images_drawn": training.chunk * synthesis.CHUNK,
+            "images_shown": training.step * BATCH,
+            "processors": os.cpu_count(),
+            "versions": {
+                "python": platform.python_version(),
+                **{name: version(name) for name in ("keras", "numpy", "pillow", "tensorflow")},
+            },
+        },
+        accuracy={"synthetic": {"exact_match": round(score, 4), "n": HOLDOUT}},
+        calibration={"expected_calibration_error": round(error, 4), "n": HOLDOUT},
+        temperature=temperature,
+        golden_images=golden_images(model, plan),
+    )
+
+
+def _train(
+    training: Training,
+    holdout: Chunk,
+    checkpoint: Path,
+    report: Callable[[str], None],
+    every: float,
+) -> None:
+    plan = training.plan
+    pixels, labels = holdout
+    chunks = synthesis.chunks(
+        seed=plan.seed,
+        charset=plan.charset,
+        length=plan.length,
+        workers=plan.workers,
+        start=training.chunk,
+        ramp=round(RAMP * plan.minutes * 60 * 200),
+    )
+    losses: list[float] = []
+    begun, earlier = time.perf_counter(), training.seconds
+    measured, steps = begun, training.step
+    for images, texts, fresh in batches(chunks, plan.seed + training.step):
+        losses.append(training.update(images, texts))
+        training.chunk += fresh
+        now = time.perf_counter()
+        training.seconds = earlier + now - begun
+        over = training.progress >= 1
+        if now - measured < every and not over:
+            continue
+        score = exact_match(logits_of(training.averaged(), pixels), labels)
+        speed = (training.step - steps) * BATCH / (now - measured)
+        report(
+            f"{training.seconds / 60:6.1f} min  step {training.step:6d}  loss {np.mean(losses):.4f}"
+            f"  holdout {score:.4f}  {speed:.0f} images/s"
+        )
+        training.save(checkpoint)
+        losses, measured, steps = [], time.perf_counter(), training.step
+        if over:
+            return
