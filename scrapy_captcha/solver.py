@@ -161,11 +161,17 @@ class QueryForm:
         self._client = client
         self._css = css
         self._fields = fields
+        self._gate: Wall | None = None
 
     async def ask(self) -> Challenge | Response:
-        """Fetch the form's page, for its hidden tokens are used once."""
+        """Fetch the form's page, for its hidden tokens are used once; or the gate before it."""
         response = await self._client.replay(self.visit, own_slot=True)
         challenge = locate(response, self.visit.rule, self._css, self._fields)
+        gate = self._gate_on(response, challenge)
+        self._gate = None
+        if gate is not None:
+            self._gate = Wall(self._client, self.visit, gate, fresh=True)
+            return gate
         if challenge is None:
             detail = f"no form with a captcha on {response.url} (status {response.status})"
             raise AttemptFailed("form_missing", detail, final=response.status < 400)
@@ -173,19 +179,34 @@ class QueryForm:
 
     def data(self) -> Mapping[str, str]:
         """The rule's fields, and the spider's over them."""
+        if self._gate is not None:
+            return self._gate.data()
         return {**self.visit.rule.formdata, **self._fields}
 
-    async def judge(self, challenge: Challenge, response: Response, redirected: bool) -> Judgement:  # noqa: ARG002
+    async def judge(self, challenge: Challenge, response: Response, redirected: bool) -> Judgement:
         """Rules first; the same form again; else it is the answer."""
+        if self._gate is not None:
+            judgement = await self._gate.judge(challenge, response, redirected)
+            return replace(judgement, page=None)  # it was the gate's answer, not the query's
         accepted = _by_rules(self.visit.rule, response)
         again = locate(response, self.visit.rule, self._css, self._fields)
         if accepted is None and again is not None and again.same_as(challenge):
             accepted = False
         if accepted is False:
             return Judgement(False, challenge=again)
-        if accepted is None and (response.status >= 400 or is_redirect(response)):
+        if accepted is None and (
+            response.status >= 400 or is_redirect(response) or self._gate_on(response, again)
+        ):
             raise AttemptFailed("protocol", f"{response.url} answered {response.status}")
         return Judgement(True, page=response)
+
+    def _gate_on(self, response: Response, form: Challenge | None) -> Challenge | None:
+        """The wall that a page is, unless it asks for what the spider filled in."""
+        if form is not None and form.form is not None:
+            named = set(form.form.xpath(".//@name"))
+            if self._css is not None or not self._fields or named & self._fields.keys():
+                return None
+        return find(response, self.visit.rule)
 
 
 def _in_order(page: Response) -> Response:
