@@ -129,6 +129,14 @@ def check_allowed(url: str, page_url: str, what: str, hosts: Collection[str] = (
         raise AttemptFailed(f"{what}_host", f"{url[:200]} from {page_url}", final=True)
 
 
+def check_form(rule: SiteRule, url: str, page_url: str) -> None:
+    """Refuse to submit to another host than the form's page, unless the rule's ``submit`` names it.
+
+    :raises AttemptFailed: ``form_scheme`` or ``form_host``
+    """
+    check_allowed(url, page_url, "form", _own_hosts(rule.submit))
+
+
 class Client:
     """Sends our own requests."""
 
@@ -190,8 +198,8 @@ class Client:
         :return: the page at the end of its redirects, and whether there were any
         :raises AttemptFailed: when the form or a redirect leads to another host
         """
+        check_form(visit.rule, submission.url, page_url)
         own = _own_hosts(visit.rule.submit)
-        check_allowed(submission.url, page_url, "form", own)
         request = self._build(
             visit,
             submission.url,
@@ -205,7 +213,13 @@ class Client:
             target = redirect_target(response)
             if target is None:
                 return response, response is not first
-            check_allowed(target, response.url, "redirect", own)
+            try:
+                check_allowed(target, response.url, "redirect", own)
+            except AttemptFailed:
+                arrived = response is not first and same_page(response.url, visit.request.url)
+                if not arrived or leads_to_wall(response, visit.rule):
+                    raise
+                return response, True  # the page itself leads to another host
             response = await self._send(self._hop(visit, response, target))
         raise AttemptFailed("protocol", f"more than {MAX_HOPS} redirects from {submission.url}")
 

@@ -18,7 +18,7 @@ from scrapy.utils.asyncio import run_in_thread
 from scrapy_captcha import forms, signals, stats
 from scrapy_captcha.attempts import ACCEPTED, REJECTED
 from scrapy_captcha.challenge import Challenge, find, locate
-from scrapy_captcha.client import AttemptFailed, Client, Visit, is_redirect, same_page
+from scrapy_captcha.client import AttemptFailed, Client, Visit, check_form, is_redirect, same_page
 from scrapy_captcha.config import THRESHOLD_AFTER
 from scrapy_captcha.errors import CaptchaUnsolved, DatasetError, ImageError
 
@@ -420,7 +420,9 @@ def _filled(rule: SiteRule, challenge: Challenge, data: Mapping[str, str]) -> fo
     except (ValueError, NotImplementedError, LookupError) as e:
         detail = f"the form on {challenge.response.url}: {e}"
         raise AttemptFailed("form_invalid", detail, final=True) from None
-    return replace(submission, url=url) if url else submission
+    submission = replace(submission, url=url) if url else submission
+    check_form(rule, submission.url, challenge.response.url)
+    return submission
 
 
 def _refreshed(challenge: Challenge, rule: SiteRule) -> Challenge | None:
