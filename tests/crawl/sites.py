@@ -247,11 +247,11 @@ class Gate(Plain):
         return Answer(answer.body, answer.status, answer.content_type, (*answer.headers, cookie))
 
     def route(self, session: Session, seen: Seen) -> Answer:
-        if seen.path == "/captcha.png":
+        if seen.path.endswith("/captcha.png"):
             return self.image(session, seen)
         if seen.path == "/captcha":
             return self.wall(session, seen.query.get("next", "/"))
-        if seen.path == "/verify":
+        if seen.path.endswith("/verify"):
             return self.verify(session, seen)
         if seen.path == "/":
             return Answer("<title>Welcome</title>")
@@ -303,4 +303,4 @@ class Gate(Plain):
 
     @property
     def submissions(self) -> list[Seen]:
-        return self.requests("/verify")
+        return [seen for seen in self.seen if seen.path.endswith("/verify")]

@@ -1,4 +1,4 @@
-"""Walls before pages: one answer for each session, every page delivered once and as it was asked."""
+"""Walls before pages: one answer a session, every page delivered once, as it was asked for."""
 
 from __future__ import annotations
 
