@@ -1,0 +1,1 @@
+"""``scrapy captcha``: one module for each of its subcommands."""
