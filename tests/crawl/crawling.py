@@ -77,17 +77,14 @@ class Job:
     """What to crawl.
 
     :param requests: URLs, or dicts of the arguments of a request
-    :param progress: whether each item is reported as it comes
     """
 
     requests: list[Any]
     settings: dict[str, Any] = field(default_factory=dict)
-    progress: bool = False
 
     def to_json(self) -> str:
         requests = [r if isinstance(r, dict) else {"url": r} for r in self.requests]
-        settings = {**DEFAULTS, **self.settings}
-        return json.dumps({"requests": requests, "settings": settings, "progress": self.progress})
+        return json.dumps({"requests": requests, "settings": {**DEFAULTS, **self.settings}})
 
 
 class Driver:
@@ -136,21 +133,39 @@ class Driver:
 
 
 class Process:
-    """One crawl in a process of its own, that can be watched and interrupted."""
+    """One crawl in a process of its own, that can be watched and interrupted.
 
-    def __init__(self, job: Job, stderr: Path) -> None:
-        self.stderr = stderr
-        with stderr.open("wb") as log:
-            self.popen = subprocess.Popen(
-                [sys.executable, DRIVER, "once"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-            )
+    :ivar log: what it has said on stderr, line by line
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.popen = subprocess.Popen(
+            [sys.executable, DRIVER, "once"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         assert self.popen.stdin is not None
         self.popen.stdin.write(job.to_json())
         self.popen.stdin.close()
+        self.log: list[str] = []
+        self._news = threading.Condition()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.popen.stderr is not None
+        with self.popen.stderr as stderr:
+            for line in stderr:
+                with self._news:
+                    self.log.append(line)
+                    self._news.notify_all()
+
+    def says(self, text: str, seconds: float) -> bool:
+        """Wait until a text appears in the log; whether it did."""
+        with self._news:
+            return self._news.wait_for(lambda: any(text in line for line in self.log), seconds)
 
     def result(self) -> Crawl:
         """Wait for the end of the crawl."""
@@ -158,11 +173,15 @@ class Process:
         watchdog = threading.Timer(JOB_SECONDS, self.popen.kill)
         watchdog.start()
         try:
-            *_, last = ("", *self.popen.stdout)
+            with self.popen.stdout as stdout:
+                *_, last = ("", *stdout)
             self.popen.wait()
+            self._reader.join()
         finally:
             watchdog.cancel()
-            self.popen.stdout.close()
+        log = "".join(self.log)
         if not last:
-            raise RuntimeError(f"no result: {self.stderr.read_text()[-5000:]}")
+            raise RuntimeError(f"no result: {log[-5000:]}")
+        for word in ("Traceback", "Unhandled", "never retrieved"):
+            assert word not in log, log
         return Crawl(**json.loads(last))

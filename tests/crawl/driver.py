@@ -49,10 +49,16 @@ class Pages(scrapy.Spider):
         for request in self.job["requests"]:
             yield self.ask(**request)
 
-    def ask(self, url: str, queries: Any = None, **kwargs: Any) -> scrapy.Request:
+    def ask(self, url: str, queries: Any = None, then: Any = None, **kwargs: Any) -> scrapy.Request:
         if queries is not None:
             kwargs = {**kwargs, "callback": self.parse_form, "cb_kwargs": {"queries": queries}}
+        if then is not None:
+            kwargs = {**kwargs, "callback": self.parse_index, "cb_kwargs": {"then": then}}
         return scrapy.Request(url, **{"callback": self.parse, "errback": self.fail, **kwargs})
+
+    def parse_index(self, response: Response, then: list[Any]) -> Iterator[Any]:
+        for request in then:
+            yield self.ask(**(request if isinstance(request, dict) else {"url": request}))
 
     def parse_form(self, response: Response, queries: list[dict[str, Any]]) -> Iterator[Any]:
         for query in queries:
@@ -75,8 +81,6 @@ class Pages(scrapy.Spider):
             "cb_kwargs": kwargs,
             "meta": {k: v for k, v in response.meta.items() if k not in NOT_SHOWN},
         }
-        for link in response.css("a.next::attr(href)").getall() if html else ():
-            yield self.ask(response.urljoin(link))
 
     def fail(self, failure: Failure) -> None:
         self.failures.append(
@@ -111,8 +115,6 @@ def connect(crawler: Crawler) -> None:
 
     def item_scraped(item: dict[str, Any]) -> None:
         spider().items.append(item)
-        if spider().job.get("progress"):
-            print(json.dumps({"item": item["url"]}), flush=True)
 
     def attempt_finished(verdict: str, detail: str) -> None:
         spider().signals.append(["attempt_finished", verdict, detail])

@@ -1,4 +1,4 @@
-"""A wall that cannot be passed: the reason is counted and reaches the errback, the crawl goes on."""
+"""Walls that cannot be passed: the errback gets the reason, which is counted; the crawl goes on."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def picture(width: int, height: int) -> bytes:
         (Answer(b"\x89PNG" + bytes(1 << 20), 200, "image/png"), "image_download"),
         (Answer(picture(2000, 1001), 200, "image/png"), "image_invalid"),
         (
-            Answer("<svg xmlns='http://www.w3.org/2000/svg'/>", 200, "image/svg+xml"),
+            Answer("<svg/>", 200, "image/svg+xml"),
             "image_invalid",
         ),
     ],

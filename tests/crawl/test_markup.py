@@ -114,7 +114,7 @@ MARKUP: dict[str, tuple[str, dict[str, object], dict[str, str]]] = {
     "nothing that tells, but detect, form, image and field": (
         "<div class=gate><form action=/other><img src=/a.png><input name=x></form>"
         "<p><img src=/p.png><img class=it src=/captcha.png></p>"
-        "<form id=f method=post action=/verify>{hidden}<input name=x><input name=code></form></div>",
+        "<form id=f method=post action=/verify>{hidden}<input name=x><input name=code></form>",
         {"detect": "div.gate", "form": "#f", "image": "img.it", "field": "code"},
         {"x": ""},
     ),

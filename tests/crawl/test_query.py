@@ -1,4 +1,4 @@
-"""``captcha_form``: each query has a captcha of its own, and gets the answer to its own question."""
+"""``captcha_form``: each query has its own captcha, and gets the answer to its own question."""
 
 from __future__ import annotations
 

@@ -1,0 +1,130 @@
+"""A crawl that is interrupted and resumed delivers or fails every page: none vanishes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from crawling import Job, Process
+from sites import HOLD_SECONDS, Gate, Seen
+from test_query import Registry, people, queries
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from crawling import Crawl
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="there is no SIGINT for a child process")
+
+
+class Interrupted:
+    """Interrupts a crawl at a request, which the site answers once the crawl is closing."""
+
+    def __init__(self, site: Gate, when: Callable[[Seen], bool]) -> None:
+        self.when = when
+        self.met = threading.Event()
+        self.closing = threading.Event()
+        site.on_request = self.on_request
+
+    def on_request(self, seen: Seen) -> None:
+        if not self.met.is_set() and self.when(seen):
+            self.met.set()
+            self.closing.wait(HOLD_SECONDS)
+
+    def result(self, crawl: Process) -> Crawl:
+        assert self.met.wait(HOLD_SECONDS)
+        crawl.popen.send_signal(signal.SIGINT)
+        assert crawl.says("shutting down gracefully", HOLD_SECONDS)
+        self.closing.set()
+        return crawl.result()
+
+
+def in_two_runs(
+    crawl: Callable[..., Crawl],
+    site: Gate,
+    when: Callable[[Seen], bool],
+    requests: list[Any],
+    tmp_path: Path,
+    rule: dict[str, Any] | None = None,
+) -> tuple[Crawl, Crawl]:
+    settings = {
+        "CAPTCHA_SITES": {site.netloc: rule or {}},
+        "CAPTCHA_DATASET": str(tmp_path / "captchas"),
+        "CONCURRENT_REQUESTS": 4,
+        "CONCURRENT_REQUESTS_PER_DOMAIN": 4,
+        "JOBDIR": str(tmp_path / "job"),
+        "LOG_LEVEL": "INFO",
+        "SCHEDULER_DEBUG": True,
+    }
+    # a callback's requests are in the queue when the crawl stops; start() would not be resumed
+    index = {"url": f"{site.url}/", "then": requests, "meta": {"captcha": False}}
+    interrupted = Interrupted(site, when)
+    process = Process(Job([index], settings))
+    first = interrupted.result(process)
+    assert first.finish_reason == "shutdown"
+    assert not process.says("Unable to serialize", 0)
+    second = crawl(site, [], **settings)
+    assert second.finish_reason == "finished"
+    return first, second
+
+
+MOMENTS: dict[str, Callable[[Gate], Callable[[Seen], bool]]] = {
+    "after some pages": lambda site: lambda seen: len(site.requests("/page/*")) >= 15,
+    "at the image": lambda site: lambda seen: seen.path == "/captcha.png",
+    "at the submission": lambda site: lambda seen: seen.path == "/verify",
+    "at the first page": lambda site: lambda seen: seen.path.startswith("/page/"),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_every_page_is_delivered_once(
+    crawl: Callable[..., Crawl], tmp_path: Path, moment: str
+) -> None:
+    with Gate(accept=2) as site:
+        requests = [
+            {"url": url, "method": "POST", "body": f"n={n}"} if n % 3 == 0 else url
+            for n, url in enumerate(site.pages(30))
+        ]
+        first, second = in_two_runs(crawl, site, MOMENTS[moment](site), requests, tmp_path)
+    assert first.failures == second.failures == []
+    names = Counter(item["name"] for item in first.items + second.items)
+    assert names == Counter(f"page {number}" for number in range(1, 31))
+    assert second.items != []
+
+
+def test_pages_that_were_redirected_to_a_captcha_page_are_delivered(
+    crawl: Callable[..., Crawl], tmp_path: Path
+) -> None:
+    with Gate(accept=2, redirects=True) as site:
+        first, second = in_two_runs(
+            crawl,
+            site,
+            MOMENTS["at the image"](site),
+            site.pages(20),
+            tmp_path,
+            {"redirect": "captcha"},
+        )
+    assert first.failures == second.failures == []
+    names = Counter(item["name"] for item in first.items + second.items)
+    assert names == Counter(f"page {number}" for number in range(1, 21))
+
+
+def test_queries_are_asked_again(crawl: Callable[..., Crawl], tmp_path: Path) -> None:
+    with Registry(accept=2) as site:
+        first, second = in_two_runs(
+            crawl,
+            site,
+            lambda seen: len(site.requests("/captcha.png")) == 5,
+            queries(site, *people(8)),
+            tmp_path,
+        )
+    assert first.failures == second.failures == []
+    names = Counter(item["name"] for item in first.items + second.items)
+    assert names == Counter(f"person {number} a" for number in range(8))
+    assert first.items != []
+    assert second.items != []
