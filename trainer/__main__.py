@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command: Callable[[argparse.Namespace], int] = options.command
     try:
         return command(options)
-    except CaptchaError as e:
+    except (CaptchaError, OSError) as e:
         print(f"error: {e}", file=sys.stderr)
     except ModuleNotFoundError as e:
         if e.name not in {"tensorflow", "keras"}:
@@ -110,8 +110,10 @@ def run_synthesize(options: argparse.Namespace) -> int:
 
 def run_pretrain(options: argparse.Namespace) -> int:
     """Train a bundle on synthetic captchas alone."""
+    from trainer.plan import check_out  # noqa: PLC0415
     from trainer.quiet import import_tensorflow  # noqa: PLC0415
 
+    check_out(options.out)
     import_tensorflow()
     from trainer.pretrain import pretrain  # noqa: PLC0415
 

@@ -12,6 +12,7 @@ from scrapy_captcha.errors import DatasetError, ImageError
 from scrapy_captcha.recognizer import Recognizer
 from trainer.calibration import calibration_error, coverage, wilson
 from trainer.corpus import fold, gather, name_some, sort_out
+from trainer.quiet import quiet
 
 if TYPE_CHECKING:
     import os
@@ -147,7 +148,8 @@ def evaluate(
         BundleError: when the model is missing or damaged.
         DatasetError: when there are no images, or the model cannot read that charset or length.
     """
-    recognizer = Recognizer.load(model)
+    with quiet():
+        recognizer = Recognizer.load(model)
     samples = fold(gather(paths), recognizer.manifest.case)
     readings: list[Recognition | None] = []
     times: list[float] = []

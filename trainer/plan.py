@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import shutil
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -89,9 +90,10 @@ def check_out(out: Path) -> None:
         not out.is_dir() or (any(out.iterdir()) and not (out / CURRENT).is_file())
     ):
         raise BundleError(f"{out} exists and is not a bundle of versions; choose another folder")
-    existing = next(
-        folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists()
-    )
+    parents = (out.absolute(), *out.absolute().parents)
+    existing = next(folder for folder in parents if folder.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise BundleError(f"cannot write a bundle to {out}: {existing} is not a writable folder")
     free = shutil.disk_usage(existing).free
     if free < FREE_BYTES:
         raise DatasetError(
