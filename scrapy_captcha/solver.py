@@ -364,7 +364,11 @@ class Solver:
         """Below ``min_confidence``, once the site has judged enough answers."""
         if recognition.confidence >= site.rule.min_confidence:
             return False
-        return await site.count_attempts() >= THRESHOLD_AFTER
+        try:
+            return await site.count_attempts() >= THRESHOLD_AFTER
+        except DatasetError as e:
+            self._stop_storing(site, e)
+            return False
 
     async def _keep(self, site: Site, image: bytes, recognition: Recognition, verdict: str) -> None:
         """Store a judged answer; when that fails, say so loudly, keep nothing more, crawl on."""
@@ -382,15 +386,18 @@ class Solver:
                 verdict,
             )
         except DatasetError as e:
-            site.dataset = None
-            self._counters.add(site.rule.site, stats.failed("storage"))
-            logger.error(
-                "Nothing more of %(site)s will be stored in this crawl: %(e)s",
-                {"site": site.rule.site, "e": e},
-            )
+            self._stop_storing(site, e)
             return
         if verdict == ACCEPTED:
             self._counters.add(site.rule.site, stats.STORED)
+
+    def _stop_storing(self, site: Site, e: DatasetError) -> None:
+        site.dataset = None
+        self._counters.add(site.rule.site, stats.failed("storage"))
+        logger.error(
+            "Nothing more of %(site)s will be stored in this crawl: %(e)s",
+            {"site": site.rule.site, "e": e},
+        )
 
     def _signal(
         self, site: Site, verdict: str, recognition: Recognition | None, detail: str
