@@ -203,6 +203,7 @@ class Gate(Plain):
         self.accept = accept
         self.every = every
         self.redirects = redirects
+        self.cookie = "sid"
         self.sessions: dict[str, Session] = {}
         self.accepted: list[tuple[bytes, str]] = []
         self.rejected: list[tuple[bytes, str]] = []
@@ -243,7 +244,7 @@ class Gate(Plain):
         with self.lock:
             session = self.session(seen)
             answer = self.route(session, seen)
-        cookie = ("Set-Cookie", f"sid={session.sid}; Path=/")
+        cookie = ("Set-Cookie", f"{self.cookie}={session.sid}; Path=/")
         return Answer(answer.body, answer.status, answer.content_type, (*answer.headers, cookie))
 
     def route(self, session: Session, seen: Seen) -> Answer:
@@ -265,7 +266,7 @@ class Gate(Plain):
         return self.page(seen)
 
     def session(self, seen: Seen) -> Session:
-        sid = seen.cookies.get("sid", "")
+        sid = seen.cookies.get(self.cookie, "")
         if sid not in self.sessions:
             sid = secrets.token_hex(8)
             self.sessions[sid] = Session(sid)
