@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CASES = ("lower", "upper", "as-is")
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[\w.-]+)(:\d+)?")
 #: Confirmed or rejected attempts that a site needs before ``min_confidence`` holds for it.
 THRESHOLD_AFTER = 100
 
@@ -147,7 +148,7 @@ def _warn_of_misspelt(settings: BaseSettings) -> None:
 
 def _site_key(key: object) -> str:
     site = key.lower().removeprefix(".") if isinstance(key, str) else ""
-    if not re.fullmatch(r"(\[[0-9a-f:.]+\]|[\w.-]+)(:\d+)?", site):
+    if not _HOST.fullmatch(site):
         raise ConfigError(
             f"CAPTCHA_SITES: expected keys that are a host, host:port or parent domain, got {key!r}"
         )
@@ -241,21 +242,27 @@ def _case(value: Any) -> str:
 
 
 def _hosts(value: Any) -> frozenset[str]:
-    if isinstance(value, str) or not all(isinstance(host, str) for host in value):
-        raise ValueError("a list of hosts")
+    if not isinstance(value, list | tuple | set | frozenset) or not all(
+        isinstance(host, str) and _HOST.fullmatch(host.lower()) for host in value
+    ):
+        raise ValueError("a list of hosts, each a host or host:port")
     return frozenset(host.lower() for host in value)
 
 
 def _flag(value: Any) -> bool:
-    if value in {True, "1", "True", "true"}:
+    if value in (True, "1", "True", "true"):
         return True
-    if value in {False, "0", "False", "false"}:
+    if value in (False, "0", "False", "false"):
         return False
     raise ValueError("True or False")
 
 
 def _folder(value: Any) -> Path | None:
-    return None if value in {None, ""} else Path(_text(str(value)))
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str | Path):
+        raise TypeError("a folder, or None")
+    return Path(_text(str(value)))
 
 
 def _subfolder(value: Any) -> str:
@@ -265,9 +272,13 @@ def _subfolder(value: Any) -> str:
 
 
 def _sites(value: Any) -> dict[Any, Any]:
-    sites = json.loads(value) if isinstance(value, str) and value else value or {}
+    expected = "a dict of site -> rule, or the same as JSON"
+    try:
+        sites = json.loads(value) if isinstance(value, str) and value else value or {}
+    except ValueError:
+        raise ValueError(expected) from None
     if not isinstance(sites, Mapping):
-        raise TypeError("a dict of site -> rule, or the same as JSON")
+        raise TypeError(expected)
     return dict(sites)
 
 
