@@ -88,7 +88,10 @@ def run_evaluate(options: argparse.Namespace) -> int:
 def run_export(options: argparse.Namespace) -> int:
     """Take a model out of its bundle."""
     from trainer.export import export  # noqa: PLC0415
+    from trainer.quiet import import_tensorflow  # noqa: PLC0415
 
+    if options.format == "onnx":
+        import_tensorflow()
     print(export(options.model, options.out, options.format))
     return 0
 

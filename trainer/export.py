@@ -320,11 +320,16 @@ def export(model: str, out: Path, format_: str) -> Path:
 
 
 def _write_onnx(model: keras.Model, target: Path) -> None:
+    import keras  # noqa: PLC0415
+
+    image = {"shape": (1, HEIGHT, WIDTH, 1), "dtype": "float32", "name": "image"}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         try:
             with quiet():
-                model.export(path, format="onnx", verbose=False)
-        except ImportError as e:
-            raise BundleError(f"ONNX needs {e.name}: pip install tf2onnx onnx") from None
+                model.export(
+                    path, format="onnx", verbose=False, input_signature=[keras.InputSpec(**image)]
+                )
+        except ImportError:
+            raise BundleError("ONNX needs converters: pip install tf2onnx onnx") from None
         target.write_bytes(path.read_bytes())

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -154,6 +155,16 @@ def test_export_takes_a_checked_file_out_of_the_bundle(bundle, tmp_path, capsys,
     written = tmp_path / f"test.{form}"
     assert capsys.readouterr().out.strip() == str(written)
     assert written.read_bytes() == open_bundle(bundle).read(name)
+
+
+def test_export_to_onnx_without_its_converters_says_what_to_install(
+    bundle, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "tf2onnx", None)
+    command = ["export", "--model", str(bundle), "--out", str(tmp_path), "--format", "onnx"]
+    assert main(command) == 2
+    assert "pip install tf2onnx onnx" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_model_that_exceeds_a_shipped_bundles_size_is_written_with_a_warning(tmp_path, caplog):
