@@ -84,36 +84,18 @@ def _located(challenge: Challenge, rule: SiteRule) -> Advice:
 def _unlikely(page: HtmlResponse, challenge: Challenge, rule: SiteRule, redirected: bool) -> Advice:
     """A form with an image and an input, neither of which speaks of a captcha."""
     blank = _blank(challenge, rule)
-    keys: dict[str, Any] = {}
-    if blank:
-        keys["formdata"] = {**rule.formdata, **dict.fromkeys(blank, PLACEHOLDER)}
     image = _css_of_image(challenge)
+    keys: dict[str, Any] = {}
     if redirected:
         keys["redirect"] = _path_pattern(page)
     elif image is not None:
         keys["detect"] = image
-    keys |= _missing(page, challenge, rule, keys, image)
+    else:
+        keys["field"] = challenge.field
+    if blank:
+        keys["formdata"] = {**rule.formdata, **dict.fromkeys(blank, PLACEHOLDER)}
     why = "a form holds an image and an input, but nothing on the page says that it is a captcha"
     return Advice("unsure", why, challenge, blank, keys)
-
-
-def _missing(
-    page: HtmlResponse,
-    challenge: Challenge,
-    rule: SiteRule,
-    keys: dict[str, Any],
-    image: str | None,
-) -> dict[str, Any]:
-    """What has to be named besides ``detect``, for the wall to be understood as it was here."""
-    if "detect" not in keys:
-        return {}
-    found = find(page, replace(rule, **keys))
-    missing = {}
-    if found is None or found.image_url != challenge.image_url:
-        missing["image"] = image
-    if found is None or found.field != challenge.field:
-        missing["field"] = challenge.field
-    return missing
 
 
 def _with_hints(advice: Advice, rule: SiteRule, redirected: bool) -> Advice:
@@ -123,9 +105,9 @@ def _with_hints(advice: Advice, rule: SiteRule, redirected: bool) -> Advice:
     hints: dict[str, tuple[Any, str]] = {}
     element = _input(challenge)
     if element is not None:
-        longest = element.get("maxlength") or ""
-        if rule.length is None and re.fullmatch(r"[3-8]", longest):
-            hints["length"] = int(longest), "the input's maxlength"
+        length = _length(element)
+        if rule.length is None and length is not None:
+            hints["length"] = length, "so long is what the input takes"
         if rule.charset is None and _is_numeric(element):
             hints["charset"] = DIGITS, "the input takes digits"
     if redirected and rule.redirect is None and advice.kind == "wall":
@@ -160,6 +142,18 @@ def _input(challenge: Challenge) -> HtmlElement | None:
         return None
     inputs = challenge.form.iter("input")
     return next((e for e in inputs if e.get("name") == challenge.field), None)
+
+
+def _length(element: HtmlElement) -> int | None:
+    """How many characters an input takes, if it does not leave that open."""
+    exact = re.search(r"\{(\d)\}\$?$", element.get("pattern") or "")
+    if exact:
+        return int(exact[1])
+    longest = element.get("maxlength") or ""
+    # 8 or 10 are as good as no limit
+    if longest in {"4", "5", "6"} or (longest.isdecimal() and longest == element.get("minlength")):
+        return int(longest)
+    return None
 
 
 def _is_numeric(element: HtmlElement) -> bool:
