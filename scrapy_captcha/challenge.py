@@ -33,8 +33,9 @@ MAX_FIELDS = 200
 
 _FORM = re.compile(rb"<form[\s>]", re.IGNORECASE)
 _STRONG = re.compile(
-    r"captcha|verif|v(?:eri)?_?-?code|yzm|yanzheng|check_?-?code|auth_?-?code|rand_?-?code|"
-    r"sec(?:urity)?_?-?code|img_?-?code|code_?-?img|kaptcha|valid_?-?code|human|robot|"
+    r"captcha|verif(?!ied)|v(?:eri)?_?-?code|yzm|yanzheng|check_?-?code|auth_?-?code|rand_?-?code|"
+    r"sec(?:urity)?_?-?code|img_?-?code|code_?-?img|kaptcha|valid_?-?code|"
+    r"human_?-?(?:check|test|proof)|(?:not_?-?a?|anti)_?-?(?:ro)?bot|"
     r"验证|校验|驗證|認証|認證|код с картинки|капч",
     re.IGNORECASE,
 )
@@ -42,12 +43,16 @@ _WEAK = re.compile(
     r"code|answer|letters|characters|symbols|security|image text|字符", re.IGNORECASE
 )
 _PAGE = re.compile(
-    r"captcha|verif|human|robot|characters|security (?:check|code)|are you a|验证|校验|驗證",
+    r"captcha|verif(?!ied)|security (?:check|code)|验证|校验|驗證|認証|認證|капч|"
+    r"are you (?:an? )?(?:human|(?:ro)?bot)|you are (?:human|a human|not a (?:ro)?bot)|"
+    r"(?:human|robot) (?:check|test|visitor|verification)|not a (?:ro)?bot|"
+    r"(?:type|enter|copy|write) (?:in )?the (?:\w+ ){0,2}(?:characters|letters|digits|symbols)",
     re.IGNORECASE,
 )
 _OTHER_FIELD = re.compile(
     r"^(?:q|query|search|keywords?|kw|wd|s|term)$|user|login|e?mail|pass|phone|name|zip|post_?code|"
-    r"coupon|promo|discount|country|city|address|qty|quantity",
+    r"coupon|promo|discount|voucher|gift|invit|referral|product|article|item|order|track|serial|"
+    r"country|city|address|qty|quantity",
     re.IGNORECASE,
 )
 _OTHER_IMAGE = re.compile(
