@@ -40,9 +40,10 @@ def fill(response: HtmlResponse, form: FormElement, data: Mapping[str, str]) -> 
     :param form: an element of the response's tree
     :raises ValueError: when the form cannot be submitted
     """
+    for control in form.xpath(_NOT_SENT):
+        del control.attrib["name"]
     button = next(iter(form.xpath(_BUTTONS)), None)
-    if form.get("action") is not None:
-        form.set("action", action_url(response, form))
+    form.set("action", action_url(response, form))
     encoding = _form_encoding(response, form)
     enctype = (button is not None and button.get("formenctype")) or form.get("enctype") or ""
     # form2request knows no multipart: let it gather the pairs as if urlencoded
@@ -65,10 +66,15 @@ def post(url: str, data: Mapping[str, str]) -> Submission:
     return Submission(url, "POST", {"Content-Type": _URLENCODED}, urlencode(data).encode())
 
 
+# form2request sends these, browsers don't
+_NOT_SENT = (
+    "descendant::*[@name][@disabled or ancestor::fieldset[@disabled]] | "
+    "descendant::input[@name][translate(@type, 'BUTON', 'buton')='button']"
+)
 _BUTTONS = (
-    "descendant::input[translate(@type, 'SUBMITAGE', 'submitage')='submit' or "
-    "translate(@type, 'IMAGE', 'image')='image'] | "
-    "descendant::button[not(@type) or translate(@type, 'SUBMIT', 'submit')='submit']"
+    "descendant::input[not(@disabled)][translate(@type, 'SUBMITAGE', 'submitage')='submit' or "
+    "translate(@type, 'IMAGE', 'image')='image'] | descendant::button[not(@disabled)]"
+    "[not(@type) or translate(@type, 'SUBMIT', 'submit')='submit']"
 )
 
 
