@@ -12,7 +12,7 @@ from scrapy import signals as scrapy_signals
 from scrapy.downloadermiddlewares.httpcache import HttpCacheMiddleware
 from scrapy.exceptions import DontCloseSpider, NotConfigured
 from scrapy.utils.asyncio import create_looping_call
-from scrapy.utils.defer import _schedule_coro
+from scrapy.utils.defer import deferred_from_coro
 
 from scrapy_captcha import query, signals, stats
 from scrapy_captcha.breaker import Breaker
@@ -298,7 +298,7 @@ class CaptchaMiddleware:
         )
         engine = self._crawler.engine
         if self._settings.close_spider and engine is not None and not self._stopping():
-            _schedule_coro(engine.close_spider_async(reason="captcha_unsolved"))
+            deferred_from_coro(engine.close_spider_async(reason="captcha_unsolved"))
 
     def _delivered(self, request: Request, page: Response) -> Response | Request:
         """The page as the answer to the request that the spider made."""
