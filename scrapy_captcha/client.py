@@ -10,20 +10,29 @@ import base64
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from scrapy import Request
 from scrapy.exceptions import IgnoreRequest
 from scrapy.http.request import NO_CALLBACK
-from scrapy.utils.httpobj import urlparse_cached
 from w3lib.url import parse_data_uri, safe_url_string
 
+from scrapy_captcha.address import (
+    check_allowed,
+    check_form,
+    is_redirect,
+    leads_to_wall,
+    named_hosts,
+    redirect_target,
+    same_origin,
+    same_page,
+)
 from scrapy_captcha.challenge import REDIRECTED_TO_WALL
-from scrapy_captcha.errors import CaptchaError
+from scrapy_captcha.errors import AttemptFailed
 from scrapy_captcha.image import MAX_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Mapping
 
     from scrapy.crawler import Crawler
     from scrapy.http import Response
@@ -33,7 +42,6 @@ if TYPE_CHECKING:
 
 #: Key in the meta of our own requests.
 MARK = "captcha_request"
-REDIRECTS = frozenset({301, 302, 303, 307, 308})
 MAX_HOPS = 20
 _CARRIED_META = (
     "cookiejar",
@@ -53,21 +61,6 @@ _NOT_REPLAYED = (
     "If-Modified-Since",
 )
 _OWN_SLOT = "captcha:"
-_PORTS = {"http": 80, "https": 443}
-
-
-class AttemptFailed(CaptchaError):  # noqa: N818 - an outcome
-    """An attempt came to nothing before the site gave a verdict.
-
-    :param reason: counted as ``captcha/failed/<reason>``
-    :param final: whether every other attempt would fail in the same way
-    """
-
-    def __init__(self, reason: str, detail: str, *, final: bool = False) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason = reason
-        self.detail = detail
-        self.final = final
 
 
 @dataclass(frozen=True)
@@ -98,43 +91,6 @@ def proxy_of(request: Request) -> str:
         header = request.headers.get("Proxy-Authorization") or b""
         basic = header.removeprefix(b"Basic ")
     return f"{basic.decode()}@{host}"
-
-
-def origin(url: str) -> tuple[str, str, int | None]:
-    """Scheme, host and effective port of a URL; ``ValueError`` when it has a broken port."""
-    parts = urlsplit(url)
-    return parts.scheme, (parts.hostname or "").lower(), parts.port or _PORTS.get(parts.scheme)
-
-
-def check_allowed(url: str, page_url: str, what: str, hosts: Collection[str] = ()) -> None:
-    """Refuse any URL but http(s) on the page's own host and port, or on one of ``hosts``.
-
-    An upgrade to https on the default ports is allowed.
-
-    :param what: first part of the failure's reason: ``image``, ``form`` or ``redirect``
-    :raises AttemptFailed: ``<what>_scheme`` or ``<what>_host``
-    """
-    try:
-        scheme, host, port = origin(url)
-        parts = urlsplit(url)
-    except ValueError:
-        raise AttemptFailed(f"{what}_host", f"not a URL: {url[:200]!r}", final=True) from None
-    page_scheme, page_host, page_port = origin(page_url)
-    if scheme not in _PORTS or (page_scheme == "https" and scheme == "http"):
-        raise AttemptFailed(f"{what}_scheme", f"{url[:200]} from {page_url}", final=True)
-    upgrade = (page_scheme, page_port, scheme, port) == ("http", 80, "https", 443)
-    same = host == page_host and (port == page_port or upgrade)
-    listed = host in hosts or f"{host}:{port}" in hosts
-    if "@" in parts.netloc or not (same or listed):
-        raise AttemptFailed(f"{what}_host", f"{url[:200]} from {page_url}", final=True)
-
-
-def check_form(rule: SiteRule, url: str, page_url: str) -> None:
-    """Refuse to submit to another host than the form's page, unless the rule's ``submit`` names it.
-
-    :raises AttemptFailed: ``form_scheme`` or ``form_host``
-    """
-    check_allowed(url, page_url, "form", _own_hosts(rule.submit))
 
 
 class Client:
@@ -199,7 +155,7 @@ class Client:
         :raises AttemptFailed: when the form or a redirect leads to another host
         """
         check_form(visit.rule, submission.url, page_url)
-        own = _own_hosts(visit.rule.submit)
+        own = named_hosts(visit.rule.submit)
         request = self._build(
             visit,
             submission.url,
@@ -230,7 +186,7 @@ class Client:
         """
         if url[:5].lower() == "data:":
             return _from_data_url(url)
-        hosts = visit.rule.image_hosts | _own_hosts(visit.rule.refresh)
+        hosts = visit.rule.image_hosts | named_hosts(visit.rule.refresh)
         check_allowed(url, page_url, "image", hosts)
         request = self._image_request(visit, url, page_url)
         for _ in range(MAX_HOPS):
@@ -344,52 +300,6 @@ class Client:
             detail = f"{request.method} {request.url}: {type(e).__name__}: {e}"
             raise AttemptFailed(reason, detail) from e
         return response
-
-
-def is_redirect(response: Response) -> bool:
-    """Whether a response sends us elsewhere."""
-    return response.status in REDIRECTS and "Location" in response.headers
-
-
-def redirect_target(response: Response) -> str | None:
-    """Absolute URL that a response redirects to."""
-    if not is_redirect(response):
-        return None
-    location = response.headers["Location"]
-    assert location is not None
-    return urljoin(response.url, safe_url_string(location))
-
-
-def leads_to_wall(response: Response, rule: SiteRule) -> bool:
-    """Whether the rule's ``redirect`` says that this redirect leads to a wall."""
-    if rule.redirect is None or not is_redirect(response):
-        return False
-    location = response.headers["Location"] or b""
-    return rule.redirect.search(location.decode("latin-1")) is not None
-
-
-def same_origin(url: str, other: str) -> bool:
-    """Whether two URLs share scheme, host and port."""
-    return origin(url) == origin(other)
-
-
-def same_page(url: str, other: str) -> bool:
-    """Whether two URLs ask for the same page; fragments don't count."""
-    a, b = urlsplit(url), urlsplit(other)
-    return (origin(url), a.path or "/", a.query) == (origin(other), b.path or "/", b.query)
-
-
-def netloc_of(request: Request) -> str:
-    """Host and port of a request, parsed once."""
-    return urlparse_cached(request).netloc
-
-
-def _own_hosts(url: str | None) -> frozenset[str]:
-    """The host of a URL that the user wrote into the rule, which is allowed for that reason."""
-    if url is None or "//" not in url:
-        return frozenset()
-    _, host, port = origin(url)
-    return frozenset({f"{host}:{port}"})
 
 
 def _from_data_url(url: str) -> bytes:

@@ -37,3 +37,17 @@ class CaptchaUnsolved(CaptchaError, IgnoreRequest):  # noqa: N818
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
         self.detail = detail
+
+
+class AttemptFailed(CaptchaError):  # noqa: N818 - an outcome
+    """An attempt came to nothing before the site gave a verdict.
+
+    :param reason: counted as ``captcha/failed/<reason>``
+    :param final: whether every other attempt would fail in the same way
+    """
+
+    def __init__(self, reason: str, detail: str, *, final: bool = False) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+        self.final = final

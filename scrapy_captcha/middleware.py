@@ -15,23 +15,17 @@ from scrapy.utils.asyncio import create_looping_call
 from scrapy.utils.defer import deferred_from_coro
 
 from scrapy_captcha import query, signals, stats
+from scrapy_captcha.address import is_redirect, netloc_of
 from scrapy_captcha.breaker import Breaker
 from scrapy_captcha.challenge import find
-from scrapy_captcha.client import (
-    MARK,
-    AttemptFailed,
-    Client,
-    Visit,
-    is_redirect,
-    netloc_of,
-    proxy_of,
-)
+from scrapy_captcha.client import MARK, Client, Visit, proxy_of
 from scrapy_captcha.config import Settings
 from scrapy_captcha.dataset import Dataset
-from scrapy_captcha.errors import CaptchaUnsolved
+from scrapy_captcha.errors import AttemptFailed, CaptchaUnsolved
 from scrapy_captcha.models import Readers
 from scrapy_captcha.session import Session, Turn, Want
-from scrapy_captcha.solver import QueryForm, Site, Solver, Stopping, Wall
+from scrapy_captcha.solver import Site, Solver, Stopping
+from scrapy_captcha.tasks import QueryForm, Wall
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -43,7 +37,7 @@ if TYPE_CHECKING:
 
     from scrapy_captcha.challenge import Challenge
     from scrapy_captcha.config import SiteRule
-    from scrapy_captcha.solver import Task
+    from scrapy_captcha.tasks import Task
 
 logger = logging.getLogger(__name__)
 

@@ -7,18 +7,16 @@ from typing import TYPE_CHECKING, Any
 from scrapy.exceptions import IgnoreRequest, NotConfigured
 
 from scrapy_captcha import query
-from scrapy_captcha.client import (
-    MARK,
-    AttemptFailed,
-    Client,
-    Visit,
+from scrapy_captcha.address import (
     is_redirect,
     leads_to_wall,
     netloc_of,
     redirect_target,
     same_origin,
 )
+from scrapy_captcha.client import MARK, Client, Visit
 from scrapy_captcha.config import Settings
+from scrapy_captcha.errors import AttemptFailed
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine

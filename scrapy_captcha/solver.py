@@ -1,7 +1,6 @@
 """Attempts at one captcha: image -> reading -> submission -> verdict, until one is right.
 
-What differs between a wall and a query form stands in :class:`Wall` and :class:`QueryForm`; the
-loop around them is :meth:`Solver.solve`.
+What differs between a wall and a query form stands in :mod:`scrapy_captcha.tasks`.
 """
 
 from __future__ import annotations
@@ -9,18 +8,18 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 from time import monotonic
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 from urllib.parse import urljoin
 
-from scrapy.http import TextResponse
 from scrapy.utils.asyncio import run_in_thread
 
 from scrapy_captcha import forms, signals, stats
+from scrapy_captcha.address import check_form
 from scrapy_captcha.attempts import ACCEPTED, REJECTED
-from scrapy_captcha.challenge import Challenge, find, locate
-from scrapy_captcha.client import AttemptFailed, Client, Visit, check_form, is_redirect, same_page
+from scrapy_captcha.challenge import Challenge
 from scrapy_captcha.config import THRESHOLD_AFTER
-from scrapy_captcha.errors import CaptchaUnsolved, DatasetError, ImageError
+from scrapy_captcha.errors import AttemptFailed, CaptchaUnsolved, DatasetError, ImageError
+from scrapy_captcha.tasks import Judgement
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,9 +27,11 @@ if TYPE_CHECKING:
     from scrapy.crawler import Crawler
     from scrapy.http import Response
 
-    from scrapy_captcha.config import Condition, SiteRule
+    from scrapy_captcha.client import Client, Visit
+    from scrapy_captcha.config import SiteRule
     from scrapy_captcha.dataset import SiteDataset
     from scrapy_captcha.recognizer import Reader, Recognition
+    from scrapy_captcha.tasks import Task
 
 logger = logging.getLogger(__name__)
 
@@ -61,169 +62,6 @@ class Site:
             if self.dataset is not None:
                 self.attempts += await run_in_thread(self.dataset.count_attempts)
         return self.attempts
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """What the site made of an answer.
-
-    :param page: what was asked for, if it has come
-    :param challenge: what to answer next, if it is known
-    """
-
-    accepted: bool
-    page: Response | None = None
-    challenge: Challenge | None = None
-
-
-class Task(Protocol):
-    """A captcha that stands before something."""
-
-    visit: Visit
-    challenge: Challenge | None
-
-    async def ask(self) -> Challenge | Response:
-        """Fetch the captcha afresh; a page when none is in the way any more."""
-
-    def data(self) -> Mapping[str, str]:
-        """What to fill in besides the answer."""
-
-    async def judge(self, challenge: Challenge, response: Response, redirected: bool) -> Judgement:
-        """Read the answer to a submission."""
-
-
-class Wall:
-    """A captcha that stands before a page: a gate, or what a redirect led to.
-
-    :ivar challenge: the captcha at hand, or ``None`` to fetch it afresh
-    """
-
-    def __init__(self, client: Client, visit: Visit, challenge: Challenge, fresh: bool) -> None:
-        self.visit = visit
-        self.challenge = challenge if fresh else None
-        self._client = client
-        self._url = challenge.response.url
-
-    async def ask(self) -> Challenge | Response:
-        """Fetch the page again; a POST is not sent twice for it, its wall's address will do."""
-        if self.visit.request.method != "GET":
-            response = await self._client.get(self.visit, self._url)
-            challenge = find(response, self.visit.rule)
-            if challenge is not None:
-                return challenge
-        response = await self._client.replay(self.visit, own_slot=True)
-        return find(response, self.visit.rule) or _in_order(response)
-
-    def data(self) -> Mapping[str, str]:
-        """What the rule says, login fields for instance."""
-        return self.visit.rule.formdata
-
-    async def judge(self, challenge: Challenge, response: Response, redirected: bool) -> Judgement:
-        """Rules first; the same captcha again; the page itself; else ask for the page."""
-        rule, request = self.visit.rule, self.visit.request
-        again = find(response, rule)
-        accepted = _by_rules(rule, response)
-        if accepted is None and again is not None and again.same_as(challenge):
-            accepted = False
-        if accepted is False:
-            return Judgement(False, challenge=again)
-        # without a redirect it may be the site's word on the answer, unless a rule says better
-        arrived = (
-            (redirected or bool(accepted))
-            and request.method == "GET"
-            and same_page(response.url, request.url)
-        )
-        if arrived and again is None and response.status < 400:
-            return Judgement(True, page=response)
-        if accepted is None and response.status >= 400:
-            raise AttemptFailed(
-                "protocol", f"{response.url} answered {response.status} and no captcha"
-            )
-        page = await self._client.replay(self.visit, own_slot=True)
-        again = find(page, rule)
-        if again is None:
-            return Judgement(True, page=_in_order(page))
-        return Judgement(bool(accepted), challenge=again)
-
-
-class QueryForm:
-    """A form that asks for a captcha each time it is submitted.
-
-    :param css: which form of the page, when the captcha does not tell
-    :param fields: what the spider filled in
-    """
-
-    def __init__(
-        self, client: Client, visit: Visit, css: str | None, fields: Mapping[str, str]
-    ) -> None:
-        self.visit = visit
-        self.challenge: Challenge | None = None
-        self._client = client
-        self._css = css
-        self._fields = fields
-        self._gate: Wall | None = None
-
-    async def ask(self) -> Challenge | Response:
-        """Fetch the form's page, for its hidden tokens are used once; or the gate before it."""
-        response = await self._client.replay(self.visit, own_slot=True)
-        challenge = locate(response, self.visit.rule, self._css, self._fields)
-        gate = self._gate_on(response, challenge)
-        self._gate = None
-        if gate is not None:
-            self._gate = Wall(self._client, self.visit, gate, fresh=True)
-            return gate
-        if challenge is None:
-            detail = f"no form with a captcha on {response.url} (status {response.status})"
-            raise AttemptFailed("form_missing", detail, final=response.status < 400)
-        return challenge
-
-    def data(self) -> Mapping[str, str]:
-        """The rule's fields, and the spider's over them."""
-        if self._gate is not None:
-            return self._gate.data()
-        return {**self.visit.rule.formdata, **self._fields}
-
-    async def judge(self, challenge: Challenge, response: Response, redirected: bool) -> Judgement:
-        """Rules first; the same form again; else it is the answer."""
-        if self._gate is not None:
-            judgement = await self._gate.judge(challenge, response, redirected)
-            return replace(judgement, page=None)  # it was the gate's answer, not the query's
-        accepted = _by_rules(self.visit.rule, response)
-        again = locate(response, self.visit.rule, self._css, self._fields)
-        if accepted is None and again is not None and again.same_as(challenge):
-            accepted = False
-        if accepted is False:
-            return Judgement(False, challenge=again)
-        if accepted is None and (
-            response.status >= 400 or is_redirect(response) or self._gate_on(response, again)
-        ):
-            raise AttemptFailed("protocol", f"{response.url} answered {response.status}")
-        return Judgement(True, page=response)
-
-    def _gate_on(self, response: Response, form: Challenge | None) -> Challenge | None:
-        """The wall that a page is, unless it asks for what the spider filled in."""
-        if form is not None and form.form is not None:
-            named = set(form.form.xpath(".//@name"))
-            if self._css is not None or not self._fields or named & self._fields.keys():
-                return None
-        return find(response, self.visit.rule)
-
-
-def _in_order(page: Response) -> Response:
-    """The page, unless the server is in trouble, which says nothing about an answer."""
-    if page.status >= 500 or page.status == 429:
-        raise AttemptFailed("protocol", f"{page.url} answered {page.status} and no captcha")
-    return page
-
-
-def _by_rules(rule: SiteRule, response: Response) -> bool | None:
-    if not isinstance(response, TextResponse):
-        return None
-    rules: list[tuple[Condition | None, bool]] = [(rule.rejected, False), (rule.accepted, True)]
-    for condition, verdict in rules:
-        if condition is not None and condition.holds(response):
-            return verdict
-    return None
 
 
 @dataclass

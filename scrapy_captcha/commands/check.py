@@ -13,11 +13,12 @@ from scrapy import Request, Spider
 from scrapy.exceptions import UsageError
 from scrapy.http import HtmlResponse
 
-from scrapy_captcha.client import AttemptFailed, Client, Visit, redirect_target, same_page
+from scrapy_captcha.address import redirect_target, same_page
+from scrapy_captcha.client import Client, Visit
 from scrapy_captcha.commands.advice import Advice, advise
 from scrapy_captcha.commands.report import Picture, Report, to_json, to_text
 from scrapy_captcha.config import Settings, SiteRule
-from scrapy_captcha.errors import BundleError, ConfigError, ImageError
+from scrapy_captcha.errors import AttemptFailed, BundleError, ConfigError, ImageError
 from scrapy_captcha.image import FORMATS
 from scrapy_captcha.middleware import CaptchaMiddleware
 from scrapy_captcha.models import Readers

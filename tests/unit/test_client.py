@@ -11,16 +11,16 @@ from scrapy import Request
 from scrapy.downloadermiddlewares.httpproxy import HttpProxyMiddleware
 from scrapy.http import Response
 
-from scrapy_captcha.client import (
-    AttemptFailed,
+from scrapy_captcha.address import (
     check_allowed,
     check_form,
     leads_to_wall,
-    proxy_of,
     redirect_target,
     same_page,
 )
+from scrapy_captcha.client import proxy_of
 from scrapy_captcha.config import SiteRule
+from scrapy_captcha.errors import AttemptFailed
 
 PAGE = "http://shop.example/list"
 
