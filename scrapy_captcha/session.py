@@ -104,9 +104,8 @@ class Session:
             self._passed += 1
             if self._allowance is not None and self._passed > self._allowance:
                 self._allowance = None
-        if self._empty is not None and not self._in_flight:
-            empty, self._empty = self._empty, None
-            empty.callback(None)
+        if not self._in_flight:
+            self._end_draining()
         if not wall:  # who has met the wall asks for a turn before anybody else is sent
             self.pump()
 
@@ -114,6 +113,8 @@ class Session:
         """A request that was sent came to nothing."""
         if request in self._in_flight:
             self._in_flight.discard(request)
+            if not self._in_flight:
+                self._end_draining()
             self.pump()
 
     async def drained(self, seconds: float) -> None:
@@ -122,11 +123,11 @@ class Session:
             return
         empty: Deferred[None] = Deferred()
         self._empty = empty
-        timer = call_later(seconds, self._give_up_draining)
+        timer = call_later(seconds, self._end_draining)
         await maybe_deferred_to_future(empty)
         timer.cancel()
 
-    def _give_up_draining(self) -> None:
+    def _end_draining(self) -> None:
         if self._empty is not None:
             empty, self._empty = self._empty, None
             empty.callback(None)
