@@ -10,7 +10,7 @@ import numpy as np
 
 from scrapy_captcha import image
 from scrapy_captcha.bundle import MODEL, Bundle, open_bundle, shipped_names
-from scrapy_captcha.errors import BundleError
+from scrapy_captcha.errors import BundleError, ImageError
 
 if TYPE_CHECKING:
     import os
@@ -128,7 +128,10 @@ class Recognizer:
 
     def _check_golden(self) -> None:
         for golden in self.manifest.golden:
-            found = softmax(self.logits(image.prepare(golden.image)))
+            try:
+                found = softmax(self.logits(image.prepare(golden.image)))
+            except ImageError as e:
+                raise BundleError(f"{self.bundle.folder}: a golden image: {e}") from None
             distance = float(np.abs(found - np.array(golden.probabilities)).max())
             if not distance <= GOLDEN_TOLERANCE:
                 raise BundleError(
