@@ -26,6 +26,8 @@ DEFAULT_ARCHITECTURE = "four_head_compact"
 #: What a version takes on the disk at most, several times over.
 FREE_BYTES = 32 << 20
 SCRATCH_PASSES = 30
+#: An epoch is a pass over the images, but has at least and at most so many steps.
+EPOCH_STEPS = (40, 300)
 #: Seconds that are left for measuring and writing when training ends.
 RESERVED = 12.0
 
@@ -200,7 +202,7 @@ def choose_schedule(count: int, *, seconds: float, known: bool, epochs: int | No
     """
     batch = 32 if count < HOLDOUT_FROM else 64
     one_pass = math.ceil(count / batch)
-    epoch_steps = max(one_pass, 40)
+    epoch_steps = min(max(one_pass, EPOCH_STEPS[0]), EPOCH_STEPS[1])
     if known:
         steps = max(400 if count < HOLDOUT_FROM else 600, 8 * one_pass)
     else:
