@@ -49,6 +49,7 @@ _CARRIED_META = (
     "_auth_proxy",
     "bindaddress",
     "dont_merge_cookies",
+    "dont_obey_robotstxt",
     "playwright",
     "playwright_context",
 )

@@ -11,8 +11,10 @@ from weakref import WeakKeyDictionary
 from scrapy import signals as scrapy_signals
 from scrapy.downloadermiddlewares.httpcache import HttpCacheMiddleware
 from scrapy.exceptions import DontCloseSpider, NotConfigured
+from scrapy.http.request import NO_CALLBACK
 from scrapy.utils.asyncio import create_looping_call
 from scrapy.utils.defer import deferred_from_coro
+from scrapy.utils.httpobj import urlparse_cached
 
 from scrapy_captcha import query, signals, stats
 from scrapy_captcha.address import is_redirect, netloc_of
@@ -128,7 +130,7 @@ class CaptchaMiddleware:
             if is_query:
                 raise CaptchaUnsolved("not_listed", f"CAPTCHA_SITES does not list {request.url}")
             return None
-        if request.meta.get("captcha") is False:
+        if request.meta.get("captcha") is False or _is_robots_txt(request):
             return None
         session = self._session(rule, request)
         self._check_breaker(request, rule, session)
@@ -154,6 +156,8 @@ class CaptchaMiddleware:
             return response
         challenge = find(response, rule)
         ticket = self._tickets.pop(request, None) or _Ticket(self._session(rule, request), -1)
+        if _is_robots_txt(request) and ticket.session.solving:
+            return response  # the solve may be what waits for it
         ticket.session.land(request, challenge is not None, ticket.epoch)
         if challenge is None:
             return response
@@ -373,6 +377,11 @@ class _Parked:
         if self._away:
             self._middleware._parked -= 1
             self._active.add(self._request)
+
+
+def _is_robots_txt(request: Request) -> bool:
+    """Whether every other request to the host waits for this one: it must not wait for them."""
+    return request.callback is NO_CALLBACK and urlparse_cached(request).path == "/robots.txt"
 
 
 def _handed_back(request: Request) -> Request:

@@ -78,6 +78,11 @@ class Session:
         """How many requests wait for their turn."""
         return len(self._pages) + len(self._holders)
 
+    @property
+    def solving(self) -> bool:
+        """Whether a captcha of the session is being solved."""
+        return self._solving is not None
+
     def turn_at_once(self, request: Request) -> bool:
         """Send a page without waiting, if that is allowed; the way nearly every request goes."""
         if self.waiting or not self._may_send():
