@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from crawling import DEFAULTS, DRIVER, Job, Process
-from sites import Answer, Gate, Plain, Seen, Session
+from sites import Answer, Gate, Plain, Seen, Session, png, redirect
 
 from scrapy_captcha.dataset import site_folder
 
@@ -138,6 +138,45 @@ def test_robots_txt_that_allows_is_no_hindrance(crawl: Callable[..., Crawl]) -> 
     with Gate() as site:
         result = crawl(site, 3, ROBOTSTXT_OBEY=True)
     assert result.names == ["page 1", "page 2", "page 3"]
+
+
+@pytest.mark.parametrize("status", [200, 403])
+@pytest.mark.parametrize("redirects", [False, True])
+def test_a_wall_before_robots_txt_itself_is_no_deadlock(
+    crawl: Callable[..., Crawl], status: int, redirects: bool
+) -> None:
+    class Closed(Robots):
+        def route(self, session: Session, seen: Seen) -> Answer:
+            if seen.path == "/robots.txt" and not session.passed:
+                return redirect("/captcha") if redirects else self.wall(session, "/robots.txt")
+            return super().route(session, seen)
+
+    with Closed(status=status, redirects=redirects) as site:
+        result = crawl(site, 3, ROBOTSTXT_OBEY=True)
+    assert result.names == ["page 1", "page 2", "page 3"]
+    assert len(site.accepted) == 1
+
+
+def test_robots_txt_of_an_image_s_own_host_is_no_deadlock(crawl: Callable[..., Crawl]) -> None:
+    """Both hosts are of one session, so the second host's robots.txt is asked for in a solve."""
+
+    class Images(Plain):
+        def answer(self, seen: Seen) -> Answer:
+            if seen.path == "/robots.txt":
+                return super().answer(seen)
+            return Answer(png(1), content_type="image/png")
+
+    class Foreign(Robots):
+        def wall_html(self, session: Session, back_to: str) -> str:
+            session.code_is_out = True
+            html = super().wall_html(session, back_to)
+            return html.replace("/captcha.png", f"{other.url}/captcha.png")
+
+    with Images() as other, Foreign() as site:
+        sites = {"127.0.0.1": {"image_hosts": [other.netloc]}}
+        result = crawl(site, 3, ROBOTSTXT_OBEY=True, CAPTCHA_SITES=sites)
+    assert result.reasons == []
+    assert len(other.requests("/robots.txt")) == 1
 
 
 def test_a_page_that_fails_for_a_while_is_retried_as_ever(crawl: Callable[..., Crawl]) -> None:
