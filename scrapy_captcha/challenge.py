@@ -209,11 +209,13 @@ def _candidates(
 def _candidate(
     response: HtmlResponse, form: FormElement, rule: SiteRule, filled: frozenset[str]
 ) -> _Candidate | None:
+    field = _pick_field(_fields(form), rule, filled)
+    if field is None:  # a search form, most often
+        return None
     scope = response.css(rule.image) if rule.image else None
     images = [s.root for s in scope] if scope is not None else form.iter("img")
     image = _pick_image(images, response, rule)
-    field = _pick_field(_fields(form), rule, filled)
-    if image is None or field is None:
+    if image is None:
         return None
     image_hints, image_url = image
     field_hints, name = field
