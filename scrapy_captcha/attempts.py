@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import re
-import threading
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING
@@ -146,38 +145,46 @@ def read_attempts(site_dir: Path) -> Iterator[Attempt]:
 
 
 class AttemptLog:
-    """One process's attempts file of a site, and what all of the site's files say so far."""
+    """One process's attempts file of a site; not to be shared between threads."""
 
     def __init__(self, site_dir: Path) -> None:
         self._site_dir = site_dir
-        self._lock = threading.Lock()
         self._path: Path | None = None
         self._descriptor = -1
         self._offsets: dict[str, int] = {}
         self._finished: set[str] = set()
-        self._attempts = 0
-        self._accepted: dict[int, tuple[str, ...]] = {}  # by the first 16 digits of the sha256
 
-    def append(self, attempt: Attempt) -> tuple[str, ...]:
-        """Write the attempt's line, durably; every guess that was ever accepted for its image."""
+    def append(self, attempt: Attempt) -> None:
+        """Write the attempt's line, durably."""
         line = json.dumps(asdict(attempt)).encode() + b"\n"
-        with self._lock:
-            self._write(line)
-            self._refresh()
-            return self._accepted.get(int(attempt.image[:16], 16), ())
+        if self._path is not None and os.fstat(self._descriptor).st_nlink == 0:
+            self.close()  # somebody deleted it
+        if self._path is None:
+            self._open()
+        length = os.fstat(self._descriptor).st_size
+        try:
+            if os.write(self._descriptor, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(self._descriptor)
+        except OSError:
+            self._abandon(length)
+            raise
 
-    def count(self) -> int:
-        """The number of attempts in all files of the site."""
-        with self._lock:
-            self._refresh()
-            return self._attempts
+    def news(self) -> list[Attempt]:
+        """What any file got since the last time, but for those whose writer ended before it."""
+        folder = self._site_dir / ATTEMPTS_FOLDER
+        attempts: list[Attempt] = []
+        for name in names_in(folder):
+            if name in self._finished or not name.endswith(".jsonl"):
+                continue
+            if name not in self._offsets and writer_gone(name):
+                self._finished.add(name)
+            else:
+                attempts += self._read_on(folder / name)
+        return attempts
 
     def close(self) -> None:
         """Close the file, if one is open; the next line opens a new one."""
-        with self._lock:
-            self._close()
-
-    def _close(self) -> None:
         if self._path is not None:
             self._path = None
             with suppress(OSError):  # every line in it was synced
@@ -195,20 +202,6 @@ class AttemptLog:
             self._abandon(0)
             raise
 
-    def _write(self, line: bytes) -> None:
-        if self._path is not None and os.fstat(self._descriptor).st_nlink == 0:
-            self._close()  # somebody deleted it
-        if self._path is None:
-            self._open()
-        length = os.fstat(self._descriptor).st_size
-        try:
-            if os.write(self._descriptor, line) < len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.fsync(self._descriptor)
-        except OSError:
-            self._abandon(length)
-            raise
-
     def _abandon(self, length: int) -> None:
         """Take a failed line back, and go on in a new file.
 
@@ -218,37 +211,18 @@ class AttemptLog:
         path = self._path
         with suppress(OSError):
             os.ftruncate(self._descriptor, length)
-        self._close()
+        self.close()
         if path is not None and not length:
             with suppress(OSError):
                 path.unlink()
 
-    def _refresh(self) -> None:
-        """Read what anybody added to any of the files since the last time."""
-        folder = self._site_dir / ATTEMPTS_FOLDER
-        for name in names_in(folder):
-            if name.endswith(".jsonl") and name not in self._finished:
-                finished = name not in self._offsets and writer_gone(name)
-                self._read_on(folder / name)
-                if finished:
-                    self._finished.add(name)
-
-    def _read_on(self, path: Path) -> None:
-        offset = self._offsets.get(path.name, 0)
+    def _read_on(self, path: Path) -> Iterator[Attempt]:
+        offset = self._offsets.setdefault(path.name, 0)
         with suppress(FileNotFoundError):
             if path.stat().st_size <= offset:
                 return
         for line in complete_lines(path, offset):
-            offset += len(line)
+            self._offsets[path.name] += len(line)
             attempt = parse_attempt(line)
             if attempt is not None:
-                self._note(attempt)
-        self._offsets[path.name] = offset
-
-    def _note(self, attempt: Attempt) -> None:
-        self._attempts += 1
-        if attempt.verdict == ACCEPTED:
-            image = int(attempt.image[:16], 16)
-            guesses = self._accepted.get(image, ())
-            if attempt.guess not in guesses:
-                self._accepted[image] = (*guesses, attempt.guess)
+                yield attempt

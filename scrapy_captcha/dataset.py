@@ -13,6 +13,7 @@ import logging
 import math
 import os
 import re
+import threading
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,6 +26,8 @@ from scrapy_captcha.attempts import (
     REJECTED,
     Attempt,
     AttemptLog,
+    attempt_files,
+    complete_lines,
     explained,
     read_attempts,
 )
@@ -51,7 +54,7 @@ class StoreResult:
 
     :param new: no file held this image under this label (or at all, if rejected) before
     :param path: the file that holds it
-    :param conflict: the site has accepted the image under another label as well
+    :param conflict: the image is confirmed under another label as well
     """
 
     new: bool
@@ -169,7 +172,7 @@ class SiteDataset:
         self.key = key
         self.path = path
         self._prepared = False
-        self._logs: dict[int, AttemptLog] = {}
+        self._journals: dict[int, _Journal] = {}
 
     def store(
         self, image: bytes, guess: str, confidence: float, model: str, verdict: str
@@ -202,18 +205,18 @@ class SiteDataset:
             self._prepare(path.parent)
             new = write_once(path, image)
         with explained(self.path / ATTEMPTS_FOLDER):
-            accepted = self._log().append(attempt)
-        conflict = verdict == ACCEPTED and any(label != guess for label in accepted)
+            labels = self._journal().add(attempt)
+        conflict = verdict == ACCEPTED and any(label != encode_label(guess) for label in labels)
         return StoreResult(new, path, conflict)
 
     def count_attempts(self) -> int:
-        """How many attempts everybody has stored here so far; reads only what is new."""
+        """How many attempts everybody has stored here so far: the whole lines of all files."""
         with explained(self.path / ATTEMPTS_FOLDER):
-            return self._log().count()
+            return sum(1 for path in attempt_files(self.path) for _ in complete_lines(path))
 
     def close(self) -> None:
         """Close this process's attempts file; a later store opens a new one."""
-        self._log().close()
+        self._journal().close()
 
     def _prepare(self, folder: Path) -> None:
         """Have the site's folders, and know them to be durable whoever made them."""
@@ -225,10 +228,46 @@ class SiteDataset:
             sync_folder(parent)
         self._prepared = True
 
-    def _log(self) -> AttemptLog:
+    def _journal(self) -> _Journal:
         # by process, so that a fork shares neither the file nor a lock that somebody holds
         pid = os.getpid()
-        return self._logs.get(pid) or self._logs.setdefault(pid, AttemptLog(self.path))
+        return self._journals.get(pid) or self._journals.setdefault(pid, _Journal(self.path))
+
+
+class _Journal:
+    """What one process writes down of a site, and the labels that anybody confirmed."""
+
+    def __init__(self, site_dir: Path) -> None:
+        self._lock = threading.Lock()
+        self._log = AttemptLog(site_dir)
+        self._confirmed = site_dir / CONFIRMED_FOLDER
+        self._labels: dict[int, tuple[str, ...]] = {}
+        self._listed = False
+
+    def add(self, attempt: Attempt) -> tuple[str, ...]:
+        """Write an attempt's line; all labels, encoded, that its image is confirmed under."""
+        with self._lock:
+            self._log.append(attempt)
+            for other in self._log.news():
+                if other.verdict == ACCEPTED:
+                    self._note(other.image, encode_label(other.guess))
+            if not self._listed:  # after the news, which leave out writers that have ended
+                for name in names_in(self._confirmed):
+                    label, digest = split_name(self._confirmed / name)
+                    if digest:
+                        self._note(digest, label)
+                self._listed = True
+            return self._labels.get(int(attempt.image[:16], 16), ())
+
+    def close(self) -> None:
+        with self._lock:
+            self._log.close()
+
+    def _note(self, digest: str, label: str) -> None:
+        image = int(digest[:16], 16)
+        labels = self._labels.get(image, ())
+        if label not in labels:
+            self._labels[image] = (*labels, label)
 
 
 def split_name(path: Path) -> tuple[str, str]:

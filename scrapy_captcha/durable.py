@@ -14,6 +14,7 @@ import re
 import time
 import uuid
 from contextlib import suppress
+from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ _NO_HARD_LINKS = {
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 
 
+@cache
 def host() -> str:
     """The machine's name, reduced to letters, digits, dots and hyphens."""
     return re.sub(r"[^A-Za-z0-9.-]", "-", platform.node())[:64].strip(".-") or "localhost"

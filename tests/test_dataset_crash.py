@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -21,6 +22,14 @@ from scrapy_captcha.verify import verify
 HERE = Path(__file__).parent
 FOLDER = "127.0.0.1_8000"
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+
+
+@pytest.fixture
+def root():
+    """A folder in memory where there is one: what a kill leaves does not depend on the disk."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as name:
+        yield Path(name)
 
 
 def processes(*arguments: object) -> list:
@@ -65,8 +74,8 @@ def survive_kills(root: Path, kills: int, writers: int) -> None:
 
 
 @needs_fork
-def test_kill_9_loses_no_acknowledged_pair_and_tears_no_image(tmp_path):
-    survive_kills(tmp_path, kills=15, writers=2)
+def test_kill_9_loses_no_acknowledged_pair_and_tears_no_image(root):
+    survive_kills(root, kills=15, writers=2)
 
 
 @needs_fork
@@ -76,38 +85,38 @@ def test_2000_kills_of_4_writers_lose_no_acknowledged_pair(tmp_path):
 
 
 @needs_fork
-def test_a_kill_at_each_system_call_leaves_nothing_torn_and_verify_mends_it(tmp_path):
-    outcomes = processes("calls", tmp_path)
+def test_a_kill_at_each_system_call_leaves_nothing_torn_and_verify_mends_it(root):
+    outcomes = processes("calls", root)
     assert [stored for *_, stored in outcomes].count(False) > 30
     mended = 0
-    for root, warm, _ in outcomes:
+    for folder, warm, _ in outcomes:
         first = {"first": png(1)} if warm else {}
-        site_dir = Path(root, FOLDER)
+        site_dir = Path(folder, FOLDER)
         if not (site_dir / "confirmed").exists():
             continue
         assert not torn_images(site_dir)
         assert {a.guess for a in read_attempts(site_dir)} >= set(first)
         mended += bool(verify(site_dir).notes)
-        dataset = Dataset(Path(root))
+        dataset = Dataset(Path(folder))
         dataset.site(SITE).store(png(2), "second", 0.5, "m", "accepted")
         dataset.close()
         pairs, conflicts = confirmed_pairs(site_dir)
         assert {p.label: p.path.read_bytes() for p in pairs} == {**first, "second": png(2)}
         assert not conflicts
-        assert verify(Path(root)).notes == []
+        assert verify(Path(folder)).notes == []
     assert mended > 10
 
 
 @needs_fork
-def test_processes_storing_the_same_images_count_each_once(tmp_path):
-    outcomes = processes("same", tmp_path, 4, 40)
+def test_processes_storing_the_same_images_count_each_once(root):
+    outcomes = processes("same", root, 4, 40)
     assert sum(new for _, new in outcomes) == 40
-    pairs, conflicts = confirmed_pairs(tmp_path / FOLDER)
+    pairs, conflicts = confirmed_pairs(root / FOLDER)
     assert (len(pairs), conflicts) == (41, [])
-    names = [path.name for path in (tmp_path / FOLDER / "attempts").iterdir()]
+    names = [path.name for path in (root / FOLDER / "attempts").iterdir()]
     assert {int(name.split("-")[-2]) for name in names} >= {pid for pid, _ in outcomes}
     assert len(names) == 5
-    assert Dataset(tmp_path).site(SITE).count_attempts() == 1 + 4 * 40
+    assert Dataset(root).site(SITE).count_attempts() == 1 + 4 * 40
 
 
 class Faults:
@@ -141,11 +150,11 @@ def refusal(site: SiteDataset) -> DatasetError | None:
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
 @pytest.mark.parametrize("warm", [True, False])
-def test_a_full_or_failing_disk_is_reported_and_tears_nothing(tmp_path, code, warm):
+def test_a_full_or_failing_disk_is_reported_and_tears_nothing(root, code, warm):
     failed = 0
     for call in range(200):
-        root = tmp_path / str(call)
-        dataset = Dataset(root)
+        folder = root / str(call)
+        dataset = Dataset(folder)
         site = dataset.site(SITE)
         if warm:
             site.store(png(1), "first", 0.5, "m", "accepted")
@@ -155,7 +164,7 @@ def test_a_full_or_failing_disk_is_reported_and_tears_nothing(tmp_path, code, wa
         if error is not None:
             failed += 1
             assert error.errno == code
-            assert str(root) in error.filename
+            assert str(folder) in error.filename
             assert ("disk is full" if code == errno.ENOSPC else "check it") in str(error)
         if site.path.exists():
             assert not torn_images(site.path)

@@ -182,28 +182,31 @@ def test_a_folder_that_is_no_dataset_is_named(tmp_path):
 
 
 def test_verify_takes_nothing_from_a_crawl_that_is_writing(tmp_path):
-    dataset = Dataset(tmp_path)
-    sites = [dataset.site("example.com"), Dataset(tmp_path).site("example.com")]
+    sites = [Dataset(tmp_path).site("example.com") for _ in range(2)]
     store(sites[0], b"warm", "warm")
-    ready = threading.Event()
-    stored: list[str] = []
+    done = threading.Event()
+    stored = [["warm"], []]
 
     def write(number: int) -> None:
-        for n in range(150):
-            verdict = "accepted" if n % 3 else "rejected"
-            store(sites[number], b"%d %d" % (number, n), f"{number}x{n}", verdict)
-            stored.append(f"{number}x{n}")
-        ready.set()
+        while not done.is_set():
+            guess = f"{number}x{len(stored[number])}"
+            verdict = "accepted" if len(stored[number]) % 3 else "rejected"
+            store(sites[number], guess.encode(), guess, verdict)
+            stored[number].append(guess)
 
     threads = [threading.Thread(target=write, args=(number,)) for number in range(2)]
     for thread in threads:
         thread.start()
-    while not ready.is_set():
+    for _ in range(15):
         report = verify(tmp_path)
         assert (report.torn, report.damaged, report.leftovers, report.missing) == (0, 0, 0, 0)
+    done.set()
     for thread in threads:
         thread.join()
     for site in sites:
         site.close()
-    assert sorted(a.guess for a in read_attempts(sites[0].path)) == sorted([*stored, "warm"])
-    assert verify(tmp_path) == Report(sites=1, attempts=301, confirmed=201, rejected=100)
+    everything = sorted(stored[0] + stored[1])
+    assert sorted(a.guess for a in read_attempts(sites[0].path)) == everything
+    report = verify(tmp_path)
+    assert (report.attempts, report.notes) == (len(everything), [])
+    assert report.confirmed + report.rejected == len(everything)
