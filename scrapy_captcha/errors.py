@@ -29,7 +29,7 @@ class CaptchaUnsolved(CaptchaError, IgnoreRequest):  # noqa: N818
     """The page of a request stayed behind its captcha; it reaches the errback.
 
     :param reason: one of the reasons counted as ``captcha/failed/<reason>``, or
-        ``attempts``, ``timeout`` or ``breaker_open``
+        ``attempts``, ``timeout``, ``breaker_open``, ``closing`` or ``not_listed``
     :param detail: what happened, for the log
     """
 

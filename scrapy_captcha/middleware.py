@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from scrapy import signals as scrapy_signals
 from scrapy.downloadermiddlewares.httpcache import HttpCacheMiddleware
@@ -84,6 +84,7 @@ class CaptchaMiddleware:
         self._breakers = {key: Breaker(self._settings.breaker) for key in self._sites}
         self._sessions: dict[tuple[str, Any, str], Session] = {}
         self._tickets: WeakKeyDictionary[Request, _Ticket] = WeakKeyDictionary()
+        self._handed_back: WeakSet[Request] = WeakSet()
         self._parked = 0
         self._tick = create_looping_call(self._look_after)
 
@@ -130,6 +131,10 @@ class CaptchaMiddleware:
             if is_query:
                 raise CaptchaUnsolved("not_listed", f"CAPTCHA_SITES does not list {request.url}")
             return None
+        if request in self._handed_back:
+            # somebody awaits it: it has not gone to the scheduler
+            closing = CaptchaUnsolved("closing", "the spider is closing")
+            raise self._unsolved(request, rule, closing)
         if request.meta.get("captcha") is False or _is_robots_txt(request):
             return None
         session = self._session(rule, request)
@@ -175,7 +180,7 @@ class CaptchaMiddleware:
         with _Parked(self, request):
             turn = await session.turn(request, Want.PAGE, session.epoch)
         if turn is Turn.STOP:
-            return _handed_back(request)
+            return self._hand_back(request)
         try:
             self._check_breaker(request, rule, session)
         except CaptchaUnsolved:
@@ -197,7 +202,7 @@ class CaptchaMiddleware:
                 landed = session.landed
                 turn = await session.turn(request, Want.PASS, epoch)
                 if turn is Turn.STOP:
-                    return _handed_back(request)
+                    return self._hand_back(request)
                 if turn is Turn.SOLVE:
                     return await self._solve_wall(request, challenge, rule, session, landed)
                 epoch = session.epoch
@@ -207,7 +212,7 @@ class CaptchaMiddleware:
                 except AttemptFailed as e:
                     session.lost(request)
                     if self._stopping():
-                        return _handed_back(request)
+                        return self._hand_back(request)
                     raise self._unsolved(request, rule, _because(e)) from e
                 again = find(page, rule)
                 session.land(request, again is not None, epoch)
@@ -225,7 +230,7 @@ class CaptchaMiddleware:
             wall = Wall(self._client, self._visit(request, rule), challenge, fresh)
             page = await self._solve(request, rule, wall)
             if page is None:
-                return _handed_back(request)
+                return self._hand_back(request)
             session.solved()
         finally:
             session.release()
@@ -239,7 +244,7 @@ class CaptchaMiddleware:
         with _Parked(self, request):
             turn = await session.turn(request, Want.FORM, session.epoch)
             if turn is Turn.STOP:
-                return _handed_back(request)
+                return self._hand_back(request)
             try:
                 visit = self._visit(request, rule)
                 form = QueryForm(self._client, visit, given["form"], given["formdata"])
@@ -247,7 +252,7 @@ class CaptchaMiddleware:
             finally:
                 session.release()
         if page is None:
-            return _handed_back(request)
+            return self._hand_back(request)
         page.request = request
         return page
 
@@ -312,6 +317,12 @@ class CaptchaMiddleware:
         ):
             cache.storage.store_response(self._crawler.spider, request, page)
         return page
+
+    def _hand_back(self, request: Request) -> Request:
+        """The request for the scheduler, now that the spider is closing."""
+        again = _handed_back(request)
+        self._handed_back.add(again)
+        return again
 
     def _session(self, rule: SiteRule, request: Request) -> Session:
         key = (rule.site, request.meta.get("cookiejar"), proxy_of(request))
