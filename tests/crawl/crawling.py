@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 DRIVER = Path(__file__).with_name("driver.py")
-JOB_SECONDS = 90.0
+JOB_SECONDS = 180.0
 DEFAULTS: dict[str, Any] = {
     "ADDONS": {"scrapy_captcha.Addon": 500},
     "CONCURRENT_REQUESTS": 8,
     "CONCURRENT_REQUESTS_PER_DOMAIN": 8,
     "DOWNLOAD_DELAY": 0,
     "TELNETCONSOLE_ENABLED": False,
-    "CLOSESPIDER_TIMEOUT": 60,
+    "CLOSESPIDER_TIMEOUT": 120,
 }
 
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import scrapy
 from scrapy.crawler import AsyncCrawlerProcess, AsyncCrawlerRunner, CrawlerProcess
+from scrapy.exceptions import IgnoreRequest
+from scrapy.http.request import NO_CALLBACK
 from scrapy.utils.defer import deferred_from_coro
 from scrapy.utils.log import configure_logging
 from scrapy.utils.reactor import install_reactor
@@ -49,16 +51,31 @@ class Pages(scrapy.Spider):
         for request in self.job["requests"]:
             yield self.ask(**request)
 
-    def ask(self, url: str, queries: Any = None, then: Any = None, **kwargs: Any) -> scrapy.Request:
+    def ask(
+        self, url: str, queries: Any = None, then: Any = None, inline: Any = None, **kwargs: Any
+    ) -> scrapy.Request:
         if queries is not None:
             kwargs = {**kwargs, "callback": self.parse_form, "cb_kwargs": {"queries": queries}}
         if then is not None:
             kwargs = {**kwargs, "callback": self.parse_index, "cb_kwargs": {"then": then}}
+        if inline is not None:
+            kwargs = {**kwargs, "callback": self.parse_inline, "cb_kwargs": {"inline": inline}}
         return scrapy.Request(url, **{"callback": self.parse, "errback": self.fail, **kwargs})
 
     def parse_index(self, response: Response, then: list[Any]) -> Iterator[Any]:
         for request in then:
             yield self.ask(**(request if isinstance(request, dict) else {"url": request}))
+
+    async def parse_inline(self, response: Response, inline: list[str]) -> AsyncIterator[Any]:
+        for url in inline:
+            request = scrapy.Request(url, callback=NO_CALLBACK)
+            try:
+                page = await self.crawler.engine.download_async(request)
+            except IgnoreRequest as e:
+                self.failures.append(self.failure(request, e))
+            else:
+                for item in self.parse(page):
+                    yield item
 
     def parse_form(self, response: Response, queries: list[dict[str, Any]]) -> Iterator[Any]:
         for query in queries:
@@ -83,14 +100,16 @@ class Pages(scrapy.Spider):
         }
 
     def fail(self, failure: Failure) -> None:
-        self.failures.append(
-            {
-                "url": failure.request.url,  # type: ignore[attr-defined]
-                "error": type(failure.value).__name__,
-                "reason": getattr(failure.value, "reason", None),
-                "text": str(failure.value),
-            }
-        )
+        request = failure.request  # type: ignore[attr-defined]
+        self.failures.append(self.failure(request, failure.value))
+
+    def failure(self, request: scrapy.Request, error: BaseException) -> dict[str, Any]:
+        return {
+            "url": request.url,
+            "error": type(error).__name__,
+            "reason": getattr(error, "reason", None),
+            "text": str(error),
+        }
 
 
 class Log(logging.Handler):

@@ -70,6 +70,14 @@ def test_a_site_is_listed_by_its_host_alone(crawl: Callable[..., Crawl]) -> None
     assert result.site_stats("127.0.0.1")["accepted"] == 1
 
 
+def test_pages_that_a_callback_awaits_are_delivered(crawl: Callable[..., Crawl]) -> None:
+    with Gate(accept=2) as site:
+        index = {"url": f"{site.url}/", "inline": site.pages(3), "meta": {"captcha": False}}
+        result = crawl(site, [index])
+    assert result.names == names(3)
+    assert len(site.accepted) == 1
+
+
 def test_one_request_at_a_time_is_enough_to_pass(crawl: Callable[..., Crawl]) -> None:
     with Gate(accept=2) as site:
         result = crawl(site, 5, CONCURRENT_REQUESTS=1, CONCURRENT_REQUESTS_PER_DOMAIN=1)

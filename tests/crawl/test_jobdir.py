@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from crawling import Job, Process
-from sites import HOLD_SECONDS, Gate, Seen
+from sites import HOLD_SECONDS, Answer, Gate, Seen, Session
 from test_query import Registry, people, queries
 
 if TYPE_CHECKING:
@@ -128,3 +128,33 @@ def test_queries_are_asked_again(crawl: Callable[..., Crawl], tmp_path: Path) ->
     assert names == Counter(f"person {number} a" for number in range(8))
     assert first.items != []
     assert second.items != []
+
+
+@pytest.mark.parametrize("robots", [False, True])
+def test_a_request_that_somebody_awaits_does_not_keep_the_crawl_open(
+    tmp_path: Path, robots: bool
+) -> None:
+    """It cannot go back to the queue, so it ends at its caller."""
+
+    class Closed(Gate):
+        def route(self, session: Session, seen: Seen) -> Answer:
+            if seen.path == "/robots.txt" and robots:
+                return self.wall(session, "/robots.txt")
+            return super().route(session, seen)
+
+    with Closed(accept=0) as site:
+        meta = {"captcha": False, "dont_obey_robotstxt": True}
+        index = {"url": f"{site.url}/", "inline": site.pages(3), "meta": meta}
+        settings = {
+            "CAPTCHA_SITES": {site.netloc: {}},
+            "CAPTCHA_DATASET": str(tmp_path / "captchas"),
+            "ROBOTSTXT_OBEY": robots,
+            "LOG_LEVEL": "INFO",
+        }
+        interrupted = Interrupted(site, MOMENTS["at the image"](site))
+        result = interrupted.result(Process(Job([index], settings)))
+    assert result.finish_reason == "shutdown"
+    assert result.items == []
+    assert len(result.failures) == 3
+    assert len(site.requests("/robots.txt")) <= 2
+    assert len(site.requests("/page/*")) <= 4
