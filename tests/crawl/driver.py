@@ -32,7 +32,14 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
 ASYNCIO = "twisted.internet.asyncioreactor.AsyncioSelectorReactor"
-NOT_SHOWN = ("captcha_form", "download_latency", "download_slot", "download_timeout", "depth")
+NOT_SHOWN = {
+    "captcha_form",
+    "depth",
+    "download_latency",
+    "download_slot",
+    "download_timeout",
+    "is_start_request",
+}
 
 
 class Pages(scrapy.Spider):

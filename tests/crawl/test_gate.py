@@ -27,18 +27,21 @@ def names(count: int) -> list[str]:
 
 
 @pytest.mark.parametrize("status", [200, 401, 403, 429, 503])
-def test_one_answer_delivers_every_page_once_whatever_the_status_of_the_wall(
+def test_one_right_answer_delivers_every_page_once_whatever_the_status_of_the_wall(
     crawl: Callable[..., Crawl], status: int
 ) -> None:
-    with Gate(status=status) as site:
+    with Gate(status=status, accept=2) as site:
         result = crawl(site, 30)
     assert result.names == names(30)
     assert result.failures == []
-    assert len(site.accepted) == len(site.submissions) == 1
+    assert len(site.accepted) == len(site.rejected) == 1
     assert site.strangers == 0
-    expected = {"submitted": 1, "accepted": 1, "stored": 1}
+    expected = {"submitted": 2, "rejected": 1, "accepted": 1, "stored": 1}
     assert expected.items() <= result.captcha.items()
     assert result.captcha["detected"] == result.captcha.get("replayed", 0) + 1
+    # once to meet the wall or not, once more for each that has met it, and once to ask afresh
+    assert len(site.requests("/page/*")) <= 30 + result.captcha["detected"] + 1
+    assert "retry/count" not in result.stats
 
 
 @pytest.mark.parametrize("rule", [{"redirect": "/captcha$"}, {}])
@@ -168,6 +171,7 @@ def test_the_callback_gets_what_the_spider_gave_to_the_request(
     assert result.names == names(10)
     for item in result.items:
         number = item["meta"]["number"]
+        assert item["meta"] == {"number": number}
         assert item["url"] == item["asked"] == f"{site.url}/page/{number + 1}"
         assert item["cb_kwargs"] == {"label": f"label {number}"}
         assert item["priority"] == number
@@ -241,3 +245,26 @@ def test_an_ordinary_form_page_is_delivered_as_it_is(crawl: Callable[..., Crawl]
         result = crawl(site, 2)
     assert result.names == ["log in", "log in"]
     assert len(site.seen) == 2
+
+
+def test_each_proxy_passes_by_itself_with_its_own_credentials(crawl: Callable[..., Crawl]) -> None:
+    with Gate(accept=2) as site:  # a proxy as well: it takes absolute addresses, too
+        requests = [
+            {
+                "url": f"http://127.0.0.9/page/{number}",
+                "meta": {
+                    "proxy": f"http://user{number % 2}:pw@{site.netloc}",
+                    "cookiejar": number % 2,
+                },
+            }
+            for number in range(1, 9)
+        ]
+        result = crawl(site, requests, CAPTCHA_SITES={"127.0.0.9": {}})
+    assert result.names == names(8)
+    assert len(site.accepted) == 2
+    session = {
+        seen.headers["proxy-authorization"]: seen.cookies["sid"] for seen in site.submissions
+    }
+    assert len(session) == len(set(session.values())) == 2
+    for seen in site.requests("/captcha.png"):
+        assert session[seen.headers["proxy-authorization"]] == seen.cookies["sid"]

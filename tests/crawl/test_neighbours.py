@@ -85,12 +85,13 @@ def test_a_second_crawl_from_the_cache_submits_nothing(
     assert second.captcha == {}
 
 
-@pytest.mark.parametrize("redirects", [False, True])
+@pytest.mark.parametrize(
+    ("redirects", "rule"), [(False, {}), (True, {"redirect": "/captcha"}), (True, {})]
+)
 def test_walls_that_are_in_the_cache_are_passed_and_replaced(
-    crawl: Callable[..., Crawl], tmp_path: Path, redirects: bool
+    crawl: Callable[..., Crawl], tmp_path: Path, redirects: bool, rule: dict[str, str]
 ) -> None:
     cache = {"HTTPCACHE_ENABLED": True, "HTTPCACHE_DIR": str(tmp_path / "cache")}
-    rule = {"redirect": "/captcha"} if redirects else {}
     with Gate(redirects=redirects) as site:
         assert "page 1" not in crawl(site, 6, ADDONS={}, **cache).names
         first = crawl(site, 6, rule, **cache)
