@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,8 @@ from bookshop.spiders.search import NAMES as SEARCHED
 from captcha_site import NAMES, Shop
 
 PROJECT = Path(__file__).resolve().parent
+# Scrapy's cookies ask the network for the list of public suffixes; the copy it comes with will do.
+ENVIRONMENT = {**os.environ, "TLDEXTRACT_PUBLIC_SUFFIX_LIST_URLS": ""}
 
 
 def crawl(spider: str, url: str, dataset: Path) -> list[dict[str, Any]]:
@@ -34,7 +37,7 @@ def crawl(spider: str, url: str, dataset: Path) -> list[dict[str, Any]]:
         }
         options = [part for name, value in settings.items() for part in ("-s", f"{name}={value}")]
         command = [sys.executable, "-m", "scrapy", "crawl", spider, "-O", str(feed), *options]
-        subprocess.run(command, cwd=PROJECT, check=True)
+        subprocess.run(command, cwd=PROJECT, env=ENVIRONMENT, check=True)
         text = feed.read_text(encoding="utf-8")
     return json.loads(text) if text else []
 

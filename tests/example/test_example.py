@@ -172,7 +172,10 @@ def test_example_crawls_the_whole_shop(tmp_path: Path) -> None:
     assert len(confirmed) == 6
 
 
-def test_example_without_the_component_gets_no_book(tmp_path: Path, visitor: Visitor) -> None:
+def test_example_without_the_component_gets_no_book(
+    tmp_path: Path, visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TLDEXTRACT_PUBLIC_SUFFIX_LIST_URLS", "")  # no network
     feed = tmp_path / "items.json"
     settings = ["-s", "ADDONS={}", "-s", f"SHOP_URL={visitor.url}"]
     command = [sys.executable, "-m", "scrapy", "crawl", "books", "-O", feed, *settings]
