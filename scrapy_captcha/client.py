@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from scrapy import Request
-from scrapy.exceptions import IgnoreRequest
+from scrapy.exceptions import DownloadCancelledError, IgnoreRequest
 from scrapy.http.request import NO_CALLBACK
 from w3lib.url import parse_data_uri, safe_url_string
 
@@ -298,6 +298,8 @@ class Client:
             blocked = "robots" if "robots.txt" in str(e) else "ignored"
             raise AttemptFailed(blocked, f"{request.url}: {e}", final=True) from e
         except Exception as e:
+            if reason == "image_download" and isinstance(e, DownloadCancelledError):
+                reason = "image_invalid"  # larger than MAX_BYTES
             detail = f"{request.method} {request.url}: {type(e).__name__}: {e}"
             raise AttemptFailed(reason, detail) from e
         return response
