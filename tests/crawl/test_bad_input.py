@@ -73,7 +73,7 @@ def picture(width: int, height: int) -> bytes:
         (Answer("<p>no image", 200, "text/html"), "image_invalid"),
         (Answer(b"\x89PNG\r\n\x1a\n" + b"?" * 100, 200, "image/png"), "image_invalid"),
         (Answer(png(1)[:80], 200, "image/png"), "image_invalid"),
-        (Answer(b"\x89PNG" + bytes(1 << 20), 200, "image/png"), "image_download"),
+        (Answer(b"\x89PNG" + bytes(1 << 20), 200, "image/png"), "image_invalid"),
         (Answer(picture(2000, 1001), 200, "image/png"), "image_invalid"),
         (
             Answer("<svg/>", 200, "image/svg+xml"),
@@ -244,6 +244,15 @@ def test_redirects_without_an_end_are_given_up(crawl: Callable[..., Crawl]) -> N
     with Endless() as site:
         fails_by(crawl, site, "protocol", 2, max_attempts=2)
     assert len(site.submissions) < 60
+
+
+def test_an_image_that_never_comes_is_a_failed_attempt(crawl: Callable[..., Crawl]) -> None:
+    class Breaking(Broken):
+        def image(self, session: Session, seen: Seen) -> Answer:
+            raise ConnectionResetError
+
+    with Breaking() as site:
+        fails_by(crawl, site, "image_download", 3)
 
 
 def test_a_connection_that_breaks_is_a_failed_attempt(crawl: Callable[..., Crawl]) -> None:
