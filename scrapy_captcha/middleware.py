@@ -72,7 +72,9 @@ class CaptchaMiddleware:
         self._client = Client(crawler)
         self._solver = Solver(crawler, self._counters, self._client, self._stopping)
         readers = Readers(self._settings)
-        dataset = Dataset(self._settings.dataset) if self._settings.dataset else None
+        self._dataset = dataset = (
+            Dataset(self._settings.dataset) if self._settings.dataset else None
+        )
         self._sites = {
             key: Site(
                 rule,
@@ -113,9 +115,11 @@ class CaptchaMiddleware:
             raise DontCloseSpider
 
     def spider_closed(self) -> None:
-        """Stop looking after waiting requests."""
+        """Stop looking after waiting requests, and close the attempts files."""
         if self._tick.running:
             self._tick.stop()
+        if self._dataset is not None:
+            self._dataset.close()
 
     # -- the flow
 
