@@ -105,6 +105,11 @@ class Driver:
     def alive(self) -> bool:
         return self._process.poll() is None
 
+    def open_files(self) -> list[str]:
+        """Where the process's file descriptors lead; Linux only."""
+        links = Path(f"/proc/{self._process.pid}/fd").iterdir()
+        return [str(link.readlink()) for link in links if link.is_symlink()]
+
     def run(self, job: Job) -> Crawl:
         assert self._process.stdin is not None
         assert self._process.stdout is not None

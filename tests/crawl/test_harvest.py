@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from crawling import Crawl
+    from crawling import Crawl, Driver
 
 
 def named(image: bytes, label: str = "") -> str:
@@ -46,6 +47,16 @@ def test_every_judged_answer_is_kept(
     answers = [(image, answer.lower()) for image, answer in site.rejected + site.accepted]
     expected = {(hashlib.sha256(image).hexdigest(), answer) for image, answer in answers}
     assert {(line["image"], line["guess"]) for line in lines} == expected
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
+def test_no_file_stays_open_after_a_crawl(
+    crawl: Callable[..., Crawl], driver: Callable[[], Driver], tmp_path: Path
+) -> None:
+    with Gate(accept=2) as site:
+        crawl(site, 2)
+    assert (tmp_path / "captchas").is_dir()
+    assert [path for path in driver().open_files() if str(tmp_path) in path] == []
 
 
 def test_a_rule_names_its_own_folder(crawl: Callable[..., Crawl], tmp_path: Path) -> None:
