@@ -118,7 +118,7 @@ class Client:
         if cached:
             del request.meta["dont_cache"]
         response = await self._send(request)
-        if original.meta.get("dont_redirect"):
+        if original.meta.get("dont_redirect") and not leads_to_wall(response, visit.rule):
             return response
         return await self.follow(visit, response, cached=cached)
 
