@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
-from sites import Answer, Gate, Plain, Seen
+from sites import Answer, Gate, Plain, Seen, redirect
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,6 +55,24 @@ def test_pages_that_all_redirect_to_one_captcha_page_are_all_delivered(
     assert len(site.accepted) == 1
     assert len(site.submissions) <= 3
     assert {item["asked"] for item in result.items} == set(site.pages(30))
+
+
+def test_a_redirect_to_a_wall_is_followed_for_requests_that_want_no_redirects(
+    crawl: Callable[..., Crawl],
+) -> None:
+    class Moving(Gate):
+        def page(self, seen: Seen) -> Answer:
+            if seen.path == "/page/1":
+                return redirect("/page/2")
+            return super().page(seen)
+
+    meta = {"dont_redirect": True, "handle_httpstatus_list": [302]}
+    with Moving(redirects=True, accept=2) as site:
+        requests = [{"url": url, "meta": meta} for url in site.pages(6)]
+        result = crawl(site, requests, {"redirect": "/captcha"})
+    statuses = {item["asked"]: item["status"] for item in result.items}
+    assert statuses == {url: 302 if url == site.pages(1)[0] else 200 for url in site.pages(6)}
+    assert len(site.accepted) == 1
 
 
 def test_the_two_middlewares_do_the_same_when_they_are_enabled_by_hand(
