@@ -54,8 +54,9 @@ _CARRIED_META = (
     "playwright_context",
 )
 _CARRIED_HEADERS = ("User-Agent", "Accept-Language", "Proxy-Authorization")
+# CookiesMiddleware puts its own cookies in place of these, unless it is not to merge them
+_CARRIED_TO_ORIGIN = ("Authorization", "Cookie")
 _NOT_REPLAYED = (
-    "Cookie",
     "Content-Length",
     "Transfer-Encoding",
     "If-None-Match",
@@ -100,6 +101,16 @@ class Client:
     def __init__(self, crawler: Crawler) -> None:
         self._crawler = crawler
         self._timeout: float = crawler.settings.getfloat("DOWNLOAD_TIMEOUT")
+        self._follows: bool = crawler.settings.getbool("REDIRECT_ENABLED")
+
+    def may_follow(self, request: Request, response: Response) -> bool:
+        """Whether the crawl leaves a redirect to be followed, instead of to the spider."""
+        return self._follows and not (
+            request.meta.get("dont_redirect")
+            or request.meta.get("handle_httpstatus_all")
+            or response.status in request.meta.get("handle_httpstatus_list", ())
+            or response.status in getattr(self._crawler.spider, "handle_httpstatus_list", ())
+        )
 
     async def replay(
         self, visit: Visit, *, own_slot: bool = False, cached: bool = False
@@ -118,7 +129,7 @@ class Client:
         if cached:
             del request.meta["dont_cache"]
         response = await self._send(request)
-        if original.meta.get("dont_redirect") and not leads_to_wall(response, visit.rule):
+        if not (self.may_follow(original, response) or leads_to_wall(response, visit.rule)):
             return response
         return await self.follow(visit, response, cached=cached)
 
@@ -156,7 +167,8 @@ class Client:
         :raises AttemptFailed: when the form or a redirect leads to another host
         """
         check_form(visit.rule, submission.url, page_url)
-        own = named_hosts(visit.rule.submit)
+        # the rule's submit may be elsewhere, and send us back
+        own = named_hosts(visit.rule.submit) | named_hosts(page_url)
         request = self._build(
             visit,
             submission.url,
@@ -214,7 +226,7 @@ class Client:
         assert request is not None
         # as browsers do: only 307 and 308 keep the method and the body
         keeps = response.status in {307, 308} or request.method in {"GET", "HEAD"}
-        dropped = _NOT_REPLAYED if keeps else (*_NOT_REPLAYED, "Content-Type")
+        dropped = (*_NOT_REPLAYED, *_CARRIED_TO_ORIGIN, *(() if keeps else ("Content-Type",)))
         hop = self._build(
             visit,
             target,
@@ -272,9 +284,10 @@ class Client:
             value = original.headers.get(name)
             if value is not None:
                 request.headers.setdefault(name, value)
-        authorization = original.headers.get("Authorization")
-        if authorization is not None and same_origin(url, original.url):
-            request.headers["Authorization"] = authorization
+        for name in _CARRIED_TO_ORIGIN if same_origin(url, original.url) else ():
+            value = original.headers.get(name)
+            if value is not None:
+                request.headers[name] = value
         if referer is not None:
             request.headers["Referer"] = safe_url_string(referer.partition("#")[0])
         return request
