@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
-from sites import Answer, Gate, Plain, Seen, redirect
+from sites import HOLD_SECONDS, Answer, Gate, Plain, Seen, Session, redirect
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,6 +117,54 @@ def test_each_cookiejar_passes_by_itself(crawl: Callable[..., Crawl]) -> None:
     assert result.names == names(24)
     assert len(site.accepted) == len(site.submissions) == 4
     assert len({seen.cookies["sid"] for seen in site.submissions}) == 4
+
+
+def test_one_cookiejar_does_not_wait_for_the_captcha_of_another(
+    crawl: Callable[..., Crawl],
+) -> None:
+    class Slow(Gate):
+        def __init__(self) -> None:
+            super().__init__()
+            self.other_has_passed = threading.Event()
+            self.gave_up = False
+
+        def receive(self, seen: Seen) -> Answer:
+            with self.lock:
+                first = seen.path == "/captcha.png" and not self.requests("/captcha.png")
+                answer = super().receive(seen)
+            if first:
+                self.gave_up |= not self.other_has_passed.wait(HOLD_SECONDS)
+            return answer
+
+        def passed(self, session: Session, seen: Seen) -> Answer:
+            self.other_has_passed.set()
+            return super().passed(session, seen)
+
+    with Slow() as site:
+        requests = [
+            {"url": url, "meta": {"cookiejar": number % 2}}
+            for number, url in enumerate(site.pages(8))
+        ]
+        result = crawl(site, requests)
+    assert not site.gave_up
+    assert result.names == names(8)
+    assert len(site.accepted) == 2
+
+
+@pytest.mark.parametrize(
+    ("meta", "settings"), [({"dont_merge_cookies": True}, {}), ({}, {"COOKIES_ENABLED": False})]
+)
+def test_a_session_that_the_spider_keeps_itself_is_the_one_that_passes(
+    crawl: Callable[..., Crawl], meta: dict[str, bool], settings: dict[str, bool]
+) -> None:
+    with Gate(accept=2) as site:
+        site.sessions["mine"] = Session("mine")
+        headers = {"Cookie": "sid=mine"}
+        requests = [{"url": url, "headers": headers, "meta": meta} for url in site.pages(6)]
+        result = crawl(site, requests, **settings)
+    assert result.names == names(6)
+    assert {seen.cookies["sid"] for seen in site.seen} == {"mine"}
+    assert len(site.accepted) == 1
 
 
 def test_a_site_that_asks_again_after_every_fifth_page_is_answered_hardly_more_often(
