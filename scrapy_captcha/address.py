@@ -89,12 +89,15 @@ def is_redirect(response: Response) -> bool:
 
 
 def redirect_target(response: Response) -> str | None:
-    """Absolute URL that a response redirects to."""
+    """Absolute URL that a response redirects to; as it stands there if it is broken."""
     if not is_redirect(response):
         return None
     location = response.headers["Location"]
     assert location is not None
-    return urljoin(response.url, safe_url_string(location))
+    try:
+        return urljoin(response.url, safe_url_string(location))
+    except ValueError:
+        return location.decode("latin-1")
 
 
 def leads_to_wall(response: Response, rule: SiteRule) -> bool:

@@ -91,13 +91,25 @@ class Challenge:
         """Path that the form is submitted to."""
         if self.form is None:
             return ""
-        return urlsplit(action_url(self.response, self.form)).path
+        url = action_url(self.response, self.form)
+        try:
+            return urlsplit(url).path
+        except ValueError:
+            return url
 
 
 def action_url(response: HtmlResponse, form: FormElement) -> str:
     """Absolute URL that a form is submitted to; ``<base href>`` counts."""
     action = (form.get("action") or "").strip()
-    return urljoin(get_base_url(response), action) if action else response.url
+    return absolute(response, action) if action else response.url
+
+
+def absolute(response: HtmlResponse, url: str) -> str:
+    """A URL in a page made absolute; as it stands there if it is broken, for others to refuse."""
+    try:
+        return urljoin(get_base_url(response), url)
+    except ValueError:
+        return url
 
 
 def find(response: Response, rule: SiteRule) -> Challenge | None:
@@ -262,7 +274,7 @@ def _pick_image(
         if not rule.image and not score and _OTHER_IMAGE.search(_identity(element)):
             continue
         if best is None or score > best[0]:
-            url = src if src[:5].lower() == "data:" else urljoin(get_base_url(response), src)
+            url = src if src[:5].lower() == "data:" else absolute(response, src)
             best = score, url
     return best
 

@@ -12,6 +12,7 @@ from dataclasses import field as default
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from cssselect import SelectorError
 from parsel.csstranslator import HTMLTranslator
@@ -200,6 +201,18 @@ def _pattern(value: Any) -> re.Pattern[str]:
         raise ValueError(f"a regular expression ({e})") from None
 
 
+def _url(value: Any) -> str:
+    text = _text(value).strip()
+    try:
+        parts = urlsplit(text)
+        whole = parts.scheme in {"http", "https"} and parts.hostname and (parts.port or 1)
+    except ValueError:
+        raise ValueError("a URL") from None
+    if not whole and (parts.scheme or parts.netloc):
+        raise ValueError("an http(s) URL, or one relative to the page")
+    return text
+
+
 def _condition(value: Any) -> Condition:
     if _text(value).startswith("re:"):
         return Condition(pattern=_pattern(value.removeprefix("re:")))
@@ -220,7 +233,7 @@ def _number(
     def check(value: Any) -> Any:
         try:
             number = kind(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise ValueError(what) from None
         if isinstance(value, bool) or not low <= number <= high or number != float(value):
             raise ValueError(what)
@@ -302,8 +315,8 @@ _RULE: dict[str, Callable[[Any], Any]] = {
     "field": _text,
     "form": _css,
     "formdata": _formdata,
-    "refresh": _text,
-    "submit": _text,
+    "refresh": _url,
+    "submit": _url,
     "accepted": _condition,
     "rejected": _condition,
     "charset": _charset,

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from scrapy import signals as scrapy_signals
 from scrapy.downloadermiddlewares.httpcache import HttpCacheMiddleware
+from scrapy.downloadermiddlewares.redirect import RedirectMiddleware
 from scrapy.exceptions import DontCloseSpider, NotConfigured
 from scrapy.http.request import NO_CALLBACK
 from scrapy.utils.asyncio import create_looping_call
@@ -25,6 +26,7 @@ from scrapy_captcha.config import Settings
 from scrapy_captcha.dataset import Dataset
 from scrapy_captcha.errors import AttemptFailed, CaptchaUnsolved
 from scrapy_captcha.models import Readers
+from scrapy_captcha.parking import Parking
 from scrapy_captcha.session import Session, Turn, Want
 from scrapy_captcha.solver import Site, Solver, Stopping
 from scrapy_captcha.tasks import QueryForm, Wall
@@ -47,8 +49,6 @@ logger = logging.getLogger(__name__)
 DRAIN_SECONDS = 10.0
 #: How often waiting requests are looked after.
 TICK_SECONDS = 0.25
-#: So many waiting requests leave their place in CONCURRENT_REQUESTS to other sites.
-MAX_PARKED = 1000
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,8 @@ class CaptchaMiddleware:
         self._sessions: dict[tuple[str, Any, str], Session] = {}
         self._tickets: WeakKeyDictionary[Request, _Ticket] = WeakKeyDictionary()
         self._handed_back: WeakSet[Request] = WeakSet()
-        self._parked = 0
+        self._waited_for: set[Session] = set()
+        self._parking = Parking(crawler)
         self._tick = create_looping_call(self._look_after)
 
     @classmethod
@@ -111,7 +112,7 @@ class CaptchaMiddleware:
 
     def spider_idle(self) -> None:
         """Keep the spider open for the requests that wait outside of the downloader's count."""
-        if self._parked:
+        if self._parking.parked:
             raise DontCloseSpider
 
     def spider_closed(self) -> None:
@@ -158,12 +159,12 @@ class CaptchaMiddleware:
         if rule is None:
             return response
         if MARK in request.meta:
-            if response.status >= 400 and find(response, rule) is not None:
+            if response.status >= 400 and self._find(response, rule) is not None:
                 request.meta["dont_retry"] = True  # a wall, not a server in trouble
             return response
         if request.meta.get("captcha") is False or query.META in request.meta:
             return response
-        challenge = find(response, rule)
+        challenge = self._find(response, rule)
         ticket = self._tickets.pop(request, None) or _Ticket(self._session(rule, request), -1)
         if _is_robots_txt(request) and ticket.session.solving:
             return response  # the solve may be what waits for it
@@ -181,7 +182,8 @@ class CaptchaMiddleware:
 
     async def _wait(self, request: Request, rule: SiteRule, session: Session) -> Request | None:
         """Hold a request back until its session may send again."""
-        with _Parked(self, request):
+        with self._parking.park(request):
+            self._waited_for.add(session)
             turn = await session.turn(request, Want.PAGE, session.epoch)
         if turn is Turn.STOP:
             return self._hand_back(request)
@@ -201,9 +203,10 @@ class CaptchaMiddleware:
         self._signal(
             signals.challenge_detected, request=request, response=challenge.response, site=rule.site
         )
-        with _Parked(self, request):
+        with self._parking.park(request):
             while True:
                 landed = session.landed
+                self._waited_for.add(session)
                 turn = await session.turn(request, Want.PASS, epoch)
                 if turn is Turn.STOP:
                     return self._hand_back(request)
@@ -218,7 +221,7 @@ class CaptchaMiddleware:
                     if self._stopping():
                         return self._hand_back(request)
                     raise self._unsolved(request, rule, _because(e)) from e
-                again = find(page, rule)
+                again = self._find(page, rule)
                 session.land(request, again is not None, epoch)
                 if again is None:
                     return self._delivered(request, page)
@@ -245,14 +248,19 @@ class CaptchaMiddleware:
     ) -> Response | Request:
         """Submit a query form; the session's captcha belongs to one query at a time."""
         given = request.meta[query.META]
-        with _Parked(self, request):
+        with self._parking.park(request):
+            self._waited_for.add(session)
             turn = await session.turn(request, Want.FORM, session.epoch)
             if turn is Turn.STOP:
                 return self._hand_back(request)
             try:
                 visit = self._visit(request, rule)
                 form = QueryForm(self._client, visit, given["form"], given["formdata"])
-                page = await self._solve(request, rule, form)
+                try:
+                    page = await self._solve(request, rule, form)
+                finally:
+                    if form.gates_passed:
+                        session.solved()
             finally:
                 session.release()
         if page is None:
@@ -269,15 +277,27 @@ class CaptchaMiddleware:
             page = await self._solver.solve(self._sites[rule.site], task)
         except Stopping:
             return None
-        except CaptchaUnsolved as e:
+        except Exception as e:
+            unsolved = e if isinstance(e, CaptchaUnsolved) else CaptchaUnsolved("error", repr(e))
+            if unsolved is not e:
+                logger.exception("Solving the captcha of %(site)s failed", {"site": rule.site})
             if breaker.fail():
                 self._open_breaker(rule)
-            raise self._unsolved(request, rule, e) from None
+            raise self._unsolved(request, rule, unsolved) from e
         breaker.succeed()
         self._signal(signals.challenge_solved, request=request, response=page, site=rule.site)
         return page
 
     # -- helpers
+
+    def _find(self, response: Response, rule: SiteRule) -> Challenge | None:
+        """The challenge that a page is; whatever is odd about a page, the spider gets it."""
+        try:
+            return find(response, rule)
+        except Exception:
+            self._counters.add(rule.site, stats.failed("detection"))
+            logger.exception("Cannot tell whether %(url)s is a wall", {"url": response.url})
+            return None
 
     def _check_breaker(self, request: Request, rule: SiteRule, session: Session) -> None:
         """Fail a request at once when the breaker is open and its session stands at the wall."""
@@ -309,9 +329,10 @@ class CaptchaMiddleware:
 
     def _delivered(self, request: Request, page: Response) -> Response | Request:
         """The page as the answer to the request that the spider made."""
-        if is_redirect(page) and not request.meta.get("dont_redirect"):
-            return _handed_back(request)  # to another host: the usual way
         page.request = request
+        redirects = self._crawler.get_downloader_middleware(RedirectMiddleware)
+        if is_redirect(page) and redirects is not None:
+            return redirects.process_response(request, page)  # to another host: the usual way
         cache = self._crawler.get_downloader_middleware(HttpCacheMiddleware)
         if (
             cache is not None
@@ -355,43 +376,23 @@ class CaptchaMiddleware:
         )
 
     def _look_after(self) -> None:
-        for session in list(self._sessions.values()):
-            if session.waiting:
-                if self._stopping():
-                    session.stop()
-                else:
-                    session.pump()
+        engine = self._crawler.engine
+        assert engine is not None
+        for request, ticket in list(self._tickets.items()):
+            # sent on by somebody before it came back here, to where it was redirected for instance
+            if request not in engine.downloader.active:
+                del self._tickets[request]
+                ticket.session.lost(request)
+        for session in list(self._waited_for):
+            if not session.waiting:
+                self._waited_for.discard(session)
+            elif self._stopping():
+                session.stop()
+            else:
+                session.pump()
 
     def _signal(self, signal: object, **kwargs: Any) -> None:
         self._crawler.signals.send_catch_log(signal, **kwargs)
-
-
-class _Parked:
-    """While a request waits here it takes no place in CONCURRENT_REQUESTS from other sites."""
-
-    def __init__(self, middleware: CaptchaMiddleware, request: Request) -> None:
-        self._middleware = middleware
-        self._request = request
-        engine = middleware._crawler.engine
-        assert engine is not None
-        self._engine = engine
-        self._active = engine.downloader.active
-        self._away = False
-
-    def __enter__(self) -> None:
-        middleware = self._middleware
-        if middleware._parked < MAX_PARKED and self._request in self._active:
-            self._away = True
-            middleware._parked += 1
-            self._active.discard(self._request)
-            if self._engine._slot is not None:
-                # nothing else tells the engine that it may send another request now
-                self._engine._slot.nextcall.schedule()
-
-    def __exit__(self, *exc: object) -> None:
-        if self._away:
-            self._middleware._parked -= 1
-            self._active.add(self._request)
 
 
 def _is_robots_txt(request: Request) -> bool:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 #: Key in the meta of a query: a dict with ``formdata`` and ``form``, plain types for JOBDIR.
 META = "captcha_form"
+# HttpProxyMiddleware has taken the credentials out of the proxy's URL
+_SESSION = ("cookiejar", "proxy", "_auth_proxy")
 
 
 def captcha_form(
@@ -37,13 +39,17 @@ def captcha_form(
     :param response: a page with the form; its session (``cookiejar``, ``proxy``) is used
     :param formdata: the form's fields by name, without the captcha's
     :param form: CSS of the form, when the page has several with a captcha
+    :raises TypeError: when a value in ``formdata`` is not a text
     :param kwargs: as for :class:`scrapy.Request`: ``cb_kwargs``, ``priority`` ...
     """
-    session: dict[str, Any] = {
-        key: response.meta[key] for key in ("cookiejar", "proxy") if key in response.meta
-    }
+    if (meta or {}).get("captcha") is False:
+        raise ValueError("captcha_form cannot opt out of the captcha: drop meta['captcha']")
+    strange = [name for name, value in formdata.items() if not isinstance(value, str)]
+    if strange:
+        raise TypeError(f"expected texts in formdata, got another type for {', '.join(strange)}")
+    session: dict[str, Any] = {key: response.meta[key] for key in _SESSION if key in response.meta}
     query = {"formdata": dict(formdata), "form": form}
-    return Request(
+    request = Request(
         response.url,
         callback=callback,
         errback=errback,
@@ -52,3 +58,7 @@ def captcha_form(
         meta={**session, **(meta or {}), META: query, "dont_cache": True},
         **kwargs,
     )
+    credentials = response.request and response.request.headers.get("Proxy-Authorization")
+    if credentials and request.meta.get("proxy") == response.meta.get("proxy"):
+        request.headers.setdefault("Proxy-Authorization", credentials)
+    return request

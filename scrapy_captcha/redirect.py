@@ -8,11 +8,11 @@ from scrapy.exceptions import IgnoreRequest, NotConfigured
 
 from scrapy_captcha import query
 from scrapy_captcha.address import (
+    check_allowed,
     is_redirect,
     leads_to_wall,
     netloc_of,
     redirect_target,
-    same_origin,
 )
 from scrapy_captcha.client import MARK, Client, Visit
 from scrapy_captcha.config import Settings
@@ -41,7 +41,6 @@ class CaptchaRedirectMiddleware:
         if not self._settings.sites:
             raise NotConfigured("CAPTCHA_SITES lists no site")
         self._crawler = crawler
-        self._enabled = crawler.settings.getbool("REDIRECT_ENABLED")
         self._client = Client(crawler)
 
     @classmethod
@@ -64,16 +63,8 @@ class CaptchaRedirectMiddleware:
         if rule.redirect is not None:
             follow = leads_to_wall(response, rule)
         else:
-            follow = self._enabled and not self._wanted_by_spider(request, response.status)
+            follow = self._client.may_follow(request, response)
         return self._follow(request, response, rule) if follow else response
-
-    def _wanted_by_spider(self, request: Request, status: int) -> bool:
-        return bool(
-            request.meta.get("dont_redirect")
-            or request.meta.get("handle_httpstatus_all")
-            or status in request.meta.get("handle_httpstatus_list", ())
-            or status in getattr(self._crawler.spider, "handle_httpstatus_list", ())
-        )
 
     async def _follow(self, request: Request, response: Response, rule: SiteRule) -> Response:
         response.request = request
@@ -84,10 +75,11 @@ class CaptchaRedirectMiddleware:
         if end is response:
             return response
         if is_redirect(end):
-            # to another host: RedirectMiddleware's; else there were too many
-            if same_origin(redirect_target(end) or "", end.url):
-                raise IgnoreRequest("max redirections reached")
-            return end
+            try:
+                check_allowed(redirect_target(end) or "", end.url, "redirect")
+            except AttemptFailed:
+                return end  # to another host: RedirectMiddleware's
+            raise IgnoreRequest("max redirections reached")
         hop = end.request
         assert hop is not None
         meta = {

@@ -148,6 +148,7 @@ class Session:
     def release(self) -> None:
         """The solver is done, with success or without."""
         self._solving = None
+        self.landed += 1  # whatever others hold is stale now
         self.pump()
 
     def stop(self) -> None:

@@ -77,7 +77,7 @@ class _Budget:
         if monotonic() >= self.deadline:
             last = f"; last: {self.last}" if self.last else ""
             raise CaptchaUnsolved("timeout", f"out of time{last}")
-        if self.attempts <= 0:
+        if self.attempts <= 0 or self.images <= 0:
             if self.last is not None:
                 raise CaptchaUnsolved(self.last.reason, self.last.detail)
             raise CaptchaUnsolved("attempts", "every answer was rejected")
@@ -164,6 +164,8 @@ class Solver:
         response, redirected = await self._client.submit(visit, page.url, submission)
         judgement = await task.judge(challenge, response, redirected)
         budget.last = None
+        if judgement.accepted is None:
+            return judgement
         verdict = ACCEPTED if judgement.accepted else REJECTED
         self._counters.add(rule.site, verdict)
         await self._keep(site, image, recognition, verdict)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from scrapy.http import TextResponse
 
 from scrapy_captcha.address import is_redirect, same_page
-from scrapy_captcha.challenge import Challenge, find, locate
+from scrapy_captcha.challenge import WALL_STATUSES, Challenge, find, locate
 from scrapy_captcha.errors import AttemptFailed
 
 if TYPE_CHECKING:
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 class Judgement:
     """What the site made of an answer.
 
+    :param accepted: ``None`` when it cannot be told
     :param page: what was asked for, if it has come
     :param challenge: what to answer next, if it is known
     """
 
-    accepted: bool
+    accepted: bool | None
     page: Response | None = None
     challenge: Challenge | None = None
 
@@ -69,7 +70,7 @@ class Wall:
             if challenge is not None:
                 return challenge
         response = await self._client.replay(self.visit, own_slot=True)
-        return find(response, self.visit.rule) or _in_order(response)
+        return find(response, self.visit.rule) or response
 
     def data(self) -> Mapping[str, str]:
         """What the rule says, login fields for instance."""
@@ -98,9 +99,11 @@ class Wall:
             )
         page = await self._client.replay(self.visit, own_slot=True)
         again = find(page, rule)
-        if again is None:
-            return Judgement(True, page=_in_order(page))
-        return Judgement(bool(accepted), challenge=again)
+        if again is not None:
+            return Judgement(bool(accepted), challenge=again)
+        if accepted is None and (page.status in WALL_STATUSES or page.status >= 500):
+            return Judgement(None, page=page)  # a ban or a server in trouble is no verdict
+        return Judgement(True, page=page)
 
 
 class QueryForm:
@@ -119,6 +122,7 @@ class QueryForm:
         self._css = css
         self._fields = fields
         self._gate: Wall | None = None
+        self.gates_passed = 0
 
     async def ask(self) -> Challenge | Response:
         """Fetch the form's page, for its hidden tokens are used once; or the gate before it."""
@@ -144,6 +148,7 @@ class QueryForm:
         """Rules first; the same form again; else it is the answer."""
         if self._gate is not None:
             judgement = await self._gate.judge(challenge, response, redirected)
+            self.gates_passed += judgement.page is not None
             return replace(judgement, page=None)  # it was the gate's answer, not the query's
         accepted = _by_rules(self.visit.rule, response)
         again = locate(response, self.visit.rule, self._css, self._fields)
@@ -164,13 +169,6 @@ class QueryForm:
             if self._css is not None or not self._fields or named & self._fields.keys():
                 return None
         return find(response, self.visit.rule)
-
-
-def _in_order(page: Response) -> Response:
-    """The page, unless the server is in trouble, which says nothing about an answer."""
-    if page.status >= 500 or page.status == 429:
-        raise AttemptFailed("protocol", f"{page.url} answered {page.status} and no captcha")
-    return page
 
 
 def _by_rules(rule: SiteRule, response: Response) -> bool | None:
