@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+#: What nobody may ever see in a crawl's log.
+TROUBLE = ("Traceback", "Unhandled", "never retrieved", "DeprecationWarning")
 DRIVER = Path(__file__).with_name("driver.py")
 JOB_SECONDS = 180.0
 DEFAULTS: dict[str, Any] = {
@@ -57,12 +59,7 @@ class Crawl:
 
     @property
     def trouble(self) -> list[str]:
-        """What nobody may ever see in a crawl's log."""
-        return [
-            line
-            for line in self.log
-            if any(word in line for word in ("Traceback", "Unhandled", "never retrieved"))
-        ]
+        return [line for line in self.log if any(word in line for word in TROUBLE)]
 
     def site_stats(self, site: str) -> dict[str, Any]:
         prefix = f"captcha/site/{site}/"
@@ -187,6 +184,6 @@ class Process:
         log = "".join(self.log)
         if not last:
             raise RuntimeError(f"no result: {log[-5000:]}")
-        for word in ("Traceback", "Unhandled", "never retrieved"):
+        for word in TROUBLE:
             assert word not in log, log
         return Crawl(**json.loads(last))

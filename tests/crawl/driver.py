@@ -222,7 +222,7 @@ def main() -> None:
         once(json.load(sys.stdin))
         return
     install_reactor(ASYNCIO)
-    configure_logging(install_root_handler=False)
+    configure_logging({"LOG_INSTALL_ROOT_HANDLER": False})
     from twisted.internet.task import react  # noqa: PLC0415 - it would install another reactor
 
     def begin(_reactor: object) -> Deferred[None]:

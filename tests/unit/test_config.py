@@ -151,6 +151,10 @@ def test_a_wrong_setting_is_named_with_what_was_expected(
         ("dataset", ".hidden", "the name of a folder"),
         ("submit", "", "a text that is not empty"),
         ("refresh", 1, "a text that is not empty"),
+        ("submit", "ftp://shop.example/", "URL"),
+        ("submit", "http://", "URL"),
+        ("refresh", "http://shop.example:port/", "URL"),
+        ("refresh", "javascript:x()", "URL"),
         ("model", "", "a text that is not empty"),
     ],
 )

@@ -182,6 +182,12 @@ def test_the_shipped_model_reads_four_characters(alnum4: Recognizer) -> None:
     assert "".join(character for character, _ in read.characters) == read.text
 
 
+def test_the_shipped_model_reads_plain_print(alnum4: Recognizer) -> None:
+    texts = ["2345", "7k3m", "wxyz", "hn4p", "q9t2", "e6rd", "u5bc", "3fgh", "8m2k", "a7cd"]
+    read = [alnum4.read(picture(text)).text for text in texts]
+    assert sum(a == b for a, b in zip(texts, read, strict=True)) >= 7
+
+
 def test_a_charset_and_a_length_may_be_given(alnum4: Recognizer) -> None:
     assert set(alnum4.read(picture(), charset="ABC", length=4).text) <= set("abc")
     with pytest.raises(ValueError, match="reads 4 characters, not 5"):
