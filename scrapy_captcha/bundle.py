@@ -21,6 +21,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scrapy_captcha.durable import sync_folder
 from scrapy_captcha.errors import BundleError
 from scrapy_captcha.image import HEIGHT, PREPROCESSING, WIDTH
 
@@ -282,14 +283,14 @@ def write_version(out: Path, manifest: Manifest, files: Mapping[str, bytes]) -> 
         unfinished.mkdir(parents=True)
         for name, data in {**files, MANIFEST: manifest.to_json().encode()}.items():
             _write(unfinished / name, data)
-        _sync_folder(unfinished)
+        sync_folder(unfinished)
         if version.exists():
             shutil.rmtree(version)
         unfinished.rename(version)
         pointer = out / f".{CURRENT}-{uuid.uuid4().hex}"
         _write(pointer, f"{version.name}\n".encode())
         pointer.replace(out / CURRENT)
-        _sync_folder(out)
+        sync_folder(out)
     except OSError as e:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise BundleError(f"cannot write the bundle {out}: {e}") from e
@@ -301,13 +302,3 @@ def _write(path: Path, data: bytes) -> None:
         f.write(data)
         f.flush()
         os.fsync(f.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # Windows has no way to sync a folder
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,4 +1,4 @@
-"""A spider that keeps every request it makes: ``kept_requests.py SITE_URL PAGES``; prints counts."""
+"""A spider that keeps every request it makes: ``kept_requests.py SITE_URL PAGES``."""
 
 from __future__ import annotations
 
