@@ -184,12 +184,14 @@ def test_an_unknown_rule_key_comes_with_a_hint(key: Any, hint: str) -> None:
     assert hint in str(caught.value)
 
 
-def test_a_misspelt_setting_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_setting_that_does_not_exist_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     read(CAPTCHA_MAX_ATEMPTS=3, CAPTCHA_DATASETS="x", CAPTCHA_SOMETHING_ELSE=1)
-    assert sorted(record.getMessage() for record in caplog.records) == [
-        "Unknown setting CAPTCHA_DATASETS; did you mean CAPTCHA_DATASET?",
-        "Unknown setting CAPTCHA_MAX_ATEMPTS; did you mean CAPTCHA_MAX_ATTEMPTS?",
-    ]
+    dataset, attempts, other = sorted(record.getMessage() for record in caplog.records)
+    assert dataset.startswith("CAPTCHA_DATASETS is not a setting")
+    assert dataset.endswith("did you mean CAPTCHA_DATASET?")
+    assert attempts.endswith("did you mean CAPTCHA_MAX_ATTEMPTS?")
+    assert other.startswith("CAPTCHA_SOMETHING_ELSE is not a setting")
+    assert "did you mean" not in other
 
 
 SITES = {
