@@ -5,6 +5,7 @@
 
 Each pair is one crawl with the add-on and one without, each in a process of its own, in
 alternating order. Time counts from the first item to the last. The exit code is 1 above --limit.
+On a machine that is not idle, crawl_instructions.py says more.
 """
 
 from __future__ import annotations
@@ -80,12 +81,8 @@ def compare(url: str, options: argparse.Namespace) -> dict[str, Any]:
     middle["ratio"] = {key: middle["addon"][key] / middle["bare"][key] for key in MEASURES}
     if not options.json:
         print(row("median", middle))
-    return {
-        "pages": options.pages,
-        "kb": options.kb,
-        "forms": options.forms,
-        "pairs": pairs,
-    } | middle
+    asked = {"pages": options.pages, "kb": options.kb, "forms": options.forms}
+    return asked | {"pairs": pairs} | middle
 
 
 def row(name: str, pair: dict[str, Any]) -> str:

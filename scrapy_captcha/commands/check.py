@@ -154,6 +154,7 @@ class _Visitor(Spider):
         "FEEDS": {},
         "ITEM_PIPELINES": {},
         "JOBDIR": None,
+        "REMOTE_CONTROL_ENABLED": False,
         "RETRY_ENABLED": False,
         "SCHEDULER": "scrapy.core.scheduler.Scheduler",
         "SPIDER_MIDDLEWARES": {},
