@@ -5,7 +5,6 @@
 
 Each pair is one crawl with the add-on and one without, each in a process of its own, in
 alternating order. Time counts from the first item to the last. The exit code is 1 above --limit.
-On a machine that is not idle, crawl_instructions.py says more.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import runpy
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -157,24 +158,24 @@ def test_the_rule_of_another_site_can_be_tried(
     assert "--site dead.example: CAPTCHA_SITES lists no site" in unknown.stderr
 
 
-@pytest.mark.parametrize(
-    ("path", "says"),
-    [
-        ("/gone", "status 404 and no captcha"),
-        ("/json", "expected HTML, got application/json with status 200"),
-        ("/away", "redirects to http://other.invalid/, which is not followed"),
-        ("/no-image", "failed: image_status: "),
-        ("/far-image", "failed: image_host: http://cdn.invalid/captcha.png?1"),
-    ],
-)
 def test_what_cannot_be_checked_is_said_and_fails(
-    scrapy: Callable[..., CompletedProcess[str]], site: PageServer, path: str, says: str
+    scrapy: Callable[..., CompletedProcess[str]], site: PageServer
 ) -> None:
-    done = scrapy("captcha", "check", site.url + path)
+    expected = {
+        "/gone": "status 404 and no captcha",
+        "/json": "expected HTML, got application/json with status 200",
+        "/away": "redirects to http://other.invalid/, which is not followed",
+        "/no-image": "failed: image_status: ",
+        "/far-image": "failed: image_host: http://cdn.invalid/captcha.png?1",
+    }
 
-    assert done.returncode == 1
-    assert says in done.stdout
-    assert "Traceback" not in done.stderr
+    with ThreadPoolExecutor() as pool:
+        done = pool.map(lambda path: scrapy("captcha", "check", site.url + path), expected)
+
+    for (path, says), process in zip(expected.items(), done, strict=True):
+        assert (path, process.returncode) == (path, 1)
+        assert says in process.stdout
+        assert "Traceback" not in process.stderr
 
 
 def test_a_server_that_is_not_there_and_a_wrong_setting_are_said(
