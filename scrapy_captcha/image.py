@@ -31,6 +31,20 @@ CONTRAST_FLOOR = 40.0
 #: This share of the pixels may be darker than the darkest ink.
 CLIPPED_SHARE = 0.01
 
+_PIXELS = HEIGHT * WIDTH
+_MIDDLE = _PIXELS // 2
+_STRONGEST = int(_PIXELS * (1 - CLIPPED_SHARE))
+
+
+def _greys() -> NDArray[np.float32]:
+    """For each distance of the strongest ink, what each distance becomes: shape (256, 256)."""
+    distance = np.arange(256, dtype=np.float32)
+    scale = np.maximum(distance, np.float32(CONTRAST_FLOOR))[:, None]
+    return np.float32(1.0) - np.minimum(distance / scale, np.float32(1.0))
+
+
+_GREY = _greys()
+
 
 def decode(data: bytes) -> NDArray[np.uint8]:
     """Decode the first frame of an image, composed on white.
@@ -49,14 +63,14 @@ def _open(data: bytes) -> Image.Image:
     if len(data) > MAX_BYTES:
         raise ImageError(f"expected an image of at most {MAX_BYTES} bytes, got {len(data)}")
     try:
-        with Image.open(BytesIO(data), formats=FORMATS) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
-                raise ImageError(
-                    f"expected at most {MAX_PIXELS} pixels and {MAX_SIDE} a side, "
-                    f"got {width}x{height}"
-                )
-            return _on_white(image)
+        image = Image.open(BytesIO(data), formats=FORMATS)
+        width, height = image.size
+        if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
+            raise ImageError(
+                f"expected at most {MAX_PIXELS} pixels and {MAX_SIDE} a side, got {width}x{height}"
+            )
+        image.load()
+        return _on_white(image)
     except ImageError:
         raise
     except MemoryError:
@@ -69,8 +83,8 @@ def _open(data: bytes) -> Image.Image:
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB":
-        return image.copy()
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
     if image.mode.startswith("I") or image.mode == "F":
         return _from_deep(image).convert("RGB")
     if image.mode in {"RGBA", "LA", "PA", "La", "RGBa"} or "transparency" in image.info:
@@ -113,15 +127,25 @@ def contrast(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
     *batch, height, width, channels = rgb.shape
     if (height, width, channels) != (HEIGHT, WIDTH, 3):
         raise ValueError(f"expected shape (..., {HEIGHT}, {WIDTH}, 3), got {rgb.shape}")
-    pixels = np.ascontiguousarray(rgb.reshape(-1, HEIGHT * WIDTH, 3).transpose(0, 2, 1))
-    middle = HEIGHT * WIDTH // 2
-    median = np.partition(pixels, middle, axis=-1)[..., middle : middle + 1]
-    distance = (np.maximum(pixels, median) - np.minimum(pixels, median)).max(axis=1)
-    rank = int(HEIGHT * WIDTH * (1 - CLIPPED_SHARE))
-    strongest = np.partition(distance, rank, axis=-1)[..., rank : rank + 1].astype(np.float32)
-    ink = distance / np.maximum(strongest, np.float32(CONTRAST_FLOOR))
-    grey: NDArray[np.float32] = np.float32(1.0) - np.minimum(ink, np.float32(1.0))
-    return grey.reshape(*batch, HEIGHT, WIDTH)
+    grey = np.empty((*batch, HEIGHT, WIDTH), np.float32)
+    flat = grey.reshape(-1, _PIXELS)
+    for row, pixels in enumerate(rgb.reshape(-1, _PIXELS, 3)):
+        flat[row] = _contrast(pixels)
+    return grey
+
+
+def _contrast(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """One image, shape (2880, 3); counting levels takes a third of the time of sorting pixels."""
+    planes = np.ascontiguousarray(pixels.T)
+    ground = np.array([[_ranked(plane, _MIDDLE)] for plane in planes], np.uint8)
+    distance = (np.maximum(planes, ground) - np.minimum(planes, ground)).max(axis=0)
+    grey: NDArray[np.float32] = _GREY[_ranked(distance, _STRONGEST)].take(distance)
+    return grey
+
+
+def _ranked(levels: NDArray[np.uint8], rank: int) -> int:
+    """The level that would stand at a rank if all were sorted."""
+    return int(np.bincount(levels).cumsum().searchsorted(rank, "right"))
 
 
 def prepare(data: bytes) -> NDArray[np.float32]:
