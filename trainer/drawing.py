@@ -22,6 +22,9 @@ ALNUM = string.digits + string.ascii_lowercase
 CONFUSING = frozenset("0o1il")
 HEIGHTS = (20, 22, 24, 25, 26, 28, 30, 30, 32, 34, 35, 36, 38, 40, 40, 44, 48, 50, 60, 70, 80)
 
+#: The clutter of an image is this share of the full clutter at least.
+LEAST_BUSY = 0.6
+
 #: Prepared images and their labels, see `Synthesizer.chunk`.
 Chunk = tuple["NDArray[np.uint8]", "NDArray[np.int32]"]
 
@@ -80,9 +83,7 @@ class Synthesizer:
 
         """
         text, drawn = self._text(rng)
-        height = rng.choice(
-            (20, 22, 24, 25, 26, 28, 30, 30, 32, 34, 35, 36, 38, 40, 40, 44, 48, 50, 60, 70, 80)
-        )
+        height = rng.choice(HEIGHTS)
         ratio = rng.uniform(1.9, 4.4) if rng.random() < 0.85 else rng.uniform(1.6, 5.2)
         width = min(250, max(46, round(height * ratio * (len(text) + 4) / 8)))
         size = (width, height)
@@ -136,7 +137,7 @@ class Synthesizer:
         pixels = np.empty((count, HEIGHT, WIDTH, 3), np.uint8)
         labels = np.full((count, self._length[1]), len(self._charset), np.int32)
         for row in range(count):
-            image, text = self.draw(rng, busy)
+            image, text = self.draw(rng, busy * rng.uniform(LEAST_BUSY, 1))
             pixels[row] = shrink(np.asarray(image))
             labels[row, : len(text)] = [self._charset.index(c) for c in text]
         return np.rint(contrast(pixels) * 255).astype(np.uint8), labels

@@ -43,8 +43,12 @@ class FusedBatchNormalization(layers.BatchNormalization):  # type: ignore[misc]
         return outputs
 
 
+Step = int | tuple[int, int]
 #: Channels of 3x3 convolutions, and the pooling between them.
-COMPACT = (16, (2, 2), 32, 32, (2, 2), 64, 64, (2, 1), 128, 128, (2, 2), 192, 192)
+WIDE: tuple[Step, ...] = (16, (2, 2), 32, 32, (2, 2), 64, 64, (2, 1), 128, 128, (2, 2), 192, 192)
+COMPACT: tuple[Step, ...] = (16, (2, 2), 32, 32, (2, 2), 48, 48, (2, 1), 80, 80, (2, 2), 128, 128)
+#: Units of the layer that sees all characters of a text.
+CONTEXT = 64
 
 
 def four_head_compact(*, heads: int, classes: int, fused: bool = False) -> keras.Model:
@@ -52,7 +56,8 @@ def four_head_compact(*, heads: int, classes: int, fused: bool = False) -> keras
 
     Each head looks at the last feature map through a softmax over its positions, made from the
     features and a bias of its own for each position; one classifier, shared by the heads, names
-    what it sees. So every character of every training image teaches all heads.
+    what it sees. So every character of every training image teaches all heads. A second classifier
+    adds what the mean over the heads says: a bar among capitals is an I, among digits a 1.
 
     Args:
         heads: characters in a text.
@@ -60,9 +65,27 @@ def four_head_compact(*, heads: int, classes: int, fused: bool = False) -> keras
         fused: train with `FusedBatchNormalization`.
 
     """
+    return _attentive(COMPACT, "four_head_compact", heads=heads, classes=classes, fused=fused)
+
+
+def four_head_wide(*, heads: int, classes: int, fused: bool = False) -> keras.Model:
+    """The default with more channels: what it learns, the default can start from.
+
+    Args:
+        heads: characters in a text.
+        classes: characters in the charset, and the blank.
+        fused: train with `FusedBatchNormalization`.
+
+    """
+    return _attentive(WIDE, "four_head_wide", heads=heads, classes=classes, fused=fused)
+
+
+def _attentive(
+    steps: tuple[Step, ...], name: str, *, heads: int, classes: int, fused: bool
+) -> keras.Model:
     normalization = FusedBatchNormalization if fused else layers.BatchNormalization
     image = x = layers.Input(INPUT_SHAPE, name="image")
-    for step in COMPACT:
+    for step in steps:
         if isinstance(step, tuple):
             x = layers.MaxPooling2D(step)(x)
         else:
@@ -76,8 +99,14 @@ def four_head_compact(*, heads: int, classes: int, fused: bool = False) -> keras
     )(features)
     maps = layers.Softmax(axis=1, dtype="float32", name="attention")(maps)
     seen = layers.Dot(axes=1, name="seen")([maps, features])
-    logits = layers.Dense(classes, dtype="float32", name="logits")(seen)
-    return keras.Model(image, logits, name="four_head_compact")
+    context = layers.GlobalAveragePooling1D(keepdims=True, name="text")(seen)
+    context = layers.Dense(CONTEXT, activation="relu", name="context")(context)
+    kind = layers.Dense(
+        classes, use_bias=False, kernel_initializer="zeros", dtype="float32", name="kind"
+    )(context)
+    shape = layers.Dense(classes, dtype="float32", name="shape")(seen)
+    logits = layers.Add(dtype="float32", name="logits")([shape, kind])
+    return keras.Model(image, logits, name=name)
 
 
 def four_head_vgg(*, heads: int, classes: int, fused: bool = False) -> keras.Model:  # noqa: ARG001
@@ -107,6 +136,7 @@ def four_head_vgg(*, heads: int, classes: int, fused: bool = False) -> keras.Mod
 
 ARCHITECTURES: dict[str, Callable[..., keras.Model]] = {
     "four_head_compact": four_head_compact,
+    "four_head_wide": four_head_wide,
     "four_head_vgg": four_head_vgg,
 }
 

@@ -16,13 +16,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from scrapy_captcha.bundle import Manifest
+from scrapy_captcha.bundle import Manifest, open_bundle
 from scrapy_captcha.image import prepare
 from scrapy_captcha.recognizer import decode_logits
 from trainer import networks, synthesis
 from trainer.augment import augment
 from trainer.calibration import calibration_error, fit_temperature
+from trainer.corpus import Task
 from trainer.drawing import ALNUM, Chunk, Synthesizer
+from trainer.transfer import from_base
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,6 +38,8 @@ REPLAYS = 2
 #: Images kept for replay, 2,880 bytes each.
 MEMORY = 120_000
 PEAK_RATE, LAST_RATE, WEIGHT_DECAY = 2e-3, 1e-5, 0.02
+#: The peak for a network that starts from a base.
+BASE_RATE = 1e-3
 WARM_UP = 0.02
 #: Clutter rises from little to full over this share of the time, at some images a second.
 RAMP = 0.1
@@ -55,6 +59,7 @@ class Plan:
         minutes: time on the clock, summed over the runs when one was resumed.
         seed: of images, weights and order.
         workers: processes that draw.
+        base: a bundle whose weights it starts from, or ``None``.
 
     """
 
@@ -64,6 +69,7 @@ class Plan:
     minutes: float
     seed: int
     workers: int
+    base: str | None = None
 
     @property
     def heads(self) -> int:
@@ -75,18 +81,24 @@ class Plan:
         """Characters, and the blank if lengths vary."""
         return len(self.charset) + (self.length[0] < self.length[1])
 
+    @property
+    def case(self) -> str:
+        """Whether labels are lower case or as they are drawn."""
+        return "lower" if self.charset == self.charset.lower() else "as-is"
 
-def learning_rate(progress: float) -> float:
+
+def learning_rate(progress: float, peak: float = PEAK_RATE) -> float:
     """Warm up, then fall along a cosine.
 
     Args:
         progress: 0 at the start, 1 at the end.
+        peak: the highest rate.
 
     """
     if progress < WARM_UP:
-        return PEAK_RATE * (0.05 + 0.95 * progress / WARM_UP)
+        return peak * (0.05 + 0.95 * progress / WARM_UP)
     done = min(1.0, (progress - WARM_UP) / (1 - WARM_UP))
-    return LAST_RATE + (PEAK_RATE - LAST_RATE) * (1 + math.cos(math.pi * done)) / 2
+    return LAST_RATE + (peak - LAST_RATE) * (1 + math.cos(math.pi * done)) / 2
 
 
 class Training:
@@ -103,6 +115,11 @@ class Training:
             )
         finally:
             keras.config.set_dtype_policy(policy)
+        if plan.base is not None:
+            task = Task(plan.charset, plan.length[1], plan.length[0], plan.case)
+            self.model.set_weights(
+                from_base(open_bundle(plan.base), task, plan.architecture).get_weights()
+            )
         self.optimizer = keras.optimizers.AdamW(PEAK_RATE, weight_decay=WEIGHT_DECAY)
         self.optimizer.build(self.model.trainable_variables)
         self.average = [tf.Variable(w, trainable=False) for w in self.model.get_weights()]
@@ -129,7 +146,8 @@ class Training:
 
     def update(self, pixels: NDArray[np.uint8], labels: NDArray[np.int32]) -> float:
         """One step on a batch; returns its loss."""
-        self.optimizer.learning_rate.assign(learning_rate(self.progress))
+        peak = PEAK_RATE if self.plan.base is None else BASE_RATE
+        self.optimizer.learning_rate.assign(learning_rate(self.progress, peak))
         decay = min(DECAY, (1 + self.step) / (10 + self.step))
         loss = self._update(
             tf.constant(pixels),
@@ -249,6 +267,7 @@ def pretrain(
     minutes: float = 60,
     seed: int = 1,
     workers: int = 1,
+    base: str | None = None,
     checkpoint: Path | None = None,
     report: Callable[[str], None] = print,
     every: float = 150,
@@ -263,6 +282,7 @@ def pretrain(
         minutes: time on the clock, summed over the runs when one was resumed.
         seed: of images, weights and order.
         workers: processes that draw.
+        base: a bundle of the same architecture to start from, such as that for another length.
         checkpoint: where to keep what is needed to go on after a kill; if the file exists, training
             goes on from there. By default beside ``out``.
         report: gets one line of progress at a time.
@@ -272,7 +292,7 @@ def pretrain(
         The folder of the bundle's new version.
 
     """
-    plan = Plan(architecture, charset, length, minutes, seed, workers)
+    plan = Plan(architecture, charset, length, minutes, seed, workers, base)
     checkpoint = checkpoint or out.with_name(f"{out.name}.checkpoint.npz")
     training = Training(plan)
     if checkpoint.exists():
@@ -313,6 +333,7 @@ def pretrain(
         architecture=architecture,
         provenance={
             "trained_on": "synthetic images",
+            "base": open_bundle(base).hash if base else None,
             "seed": seed,
             "minutes": round(training.seconds / 60, 1),
             "steps": training.step,
@@ -346,7 +367,7 @@ def _train(
         length=plan.length,
         workers=plan.workers,
         start=training.chunk,
-        ramp=round(RAMP * plan.minutes * 60 * 200),
+        ramp=0 if plan.base else round(RAMP * plan.minutes * 60 * 200),
     )
     losses: list[float] = []
     begun, earlier = time.perf_counter(), training.seconds

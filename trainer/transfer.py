@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from trainer.corpus import Task
 
 #: Layers whose weights have one column a class.
-CLASSIFIERS = ("logits/", "head_")
+CLASSIFIERS = ("shape", "kind", "head_")
 #: A fit makes but a few hundred steps, and its statistics must have settled by then.
 NORMALIZATION_MOMENTUM = 0.9
 
@@ -48,34 +47,93 @@ def faster(model: keras.Model, architecture: str) -> keras.Model:
     return copy
 
 
-def from_base(base: Bundle, task: Task) -> keras.Model:
+def from_base(base: Bundle, task: Task, architecture: str | None = None) -> keras.Model:
     """A network that starts from a bundle's weights.
 
     Args:
         base: its files are checked before Keras sees them.
         task: with the base's own charset and lengths, everything is kept. Else the heads are new,
             but a character that the base knows keeps its weights.
+        architecture: the base's own by default. Another one of the same depth with fewer channels
+            gets those that matter most to the base.
 
     Raises:
-        BundleError: when the base holds no weights, or not those that its manifest describes.
+        BundleError: when the base holds no weights, not those that its manifest describes, or fewer
+            layers or channels than the architecture.
     """
     manifest = base.manifest
+    architecture = architecture or manifest.architecture
     model = load_weights(base.read(WEIGHTS))
     if model.output_shape[1:] != (manifest.length, manifest.classes):
         raise BundleError(
             f"{base.folder / WEIGHTS}: expected logits of shape "
             f"{(manifest.length, manifest.classes)}, got {model.output_shape[1:]}"
         )
-    same = (manifest.charset, manifest.length, manifest.min_length)
-    if same == (task.charset, task.length, task.min_length):
+    same = (manifest.charset, manifest.length, manifest.min_length, manifest.architecture)
+    if same == (task.charset, task.length, task.min_length, architecture):
         return model
-    target = fresh(manifest.architecture, task)
-    classes = _class_map(manifest, task)
-    kept = chain(model.get_weights(), repeat(None))
-    target.set_weights(
-        [_carry(old, weight, classes) for old, weight in zip(kept, target.weights, strict=False)]
-    )
+    target = fresh(architecture, task)
+    kept = _carry_convolutions(model, target, manifest.name)
+    _carry_the_rest(model, target, kept, _class_map(manifest, task))
     return target
+
+
+def _kinds(model: keras.Model) -> tuple[list[Any], list[Any], dict[str, Any]]:
+    """The convolutions, their normalizations if any, and the other layers with weights by name."""
+    convolutions = [each for each in model.layers if type(each).__name__ == "Conv2D"]
+    normalizations = [each for each in model.layers if hasattr(each, "moving_mean")]
+    known = {id(each) for each in (*convolutions, *normalizations)}
+    rest = {each.name: each for each in model.layers if each.weights and id(each) not in known}
+    return convolutions, normalizations, rest
+
+
+def _carry_convolutions(model: keras.Model, target: keras.Model, name: str) -> NDArray[np.int64]:
+    """Give a network the convolutions of another; returns which of the last channels it kept.
+
+    A channel matters as much as its normalization scales it and the next layer makes of it.
+    """
+    olds, norms, rest = _kinds(model)
+    news, new_norms, _ = _kinds(target)
+    widths = [(old.filters, new.filters) for old, new in zip(olds, news, strict=False)]
+    if len(olds) != len(news) or any(new > old for old, new in widths):
+        raise BundleError(
+            f"a network with {[each.filters for each in news]} channels cannot start from "
+            f"{name!r}, which has {[each.filters for each in olds]}"
+        )
+    kept = np.arange(1)
+    for i, (old, new) in enumerate(zip(olds, news, strict=True)):
+        kernel, *bias = old.get_weights()
+        chosen = np.arange(old.filters)
+        if new.filters < old.filters:
+            reader = olds[i + 1] if i + 1 < len(olds) else rest["maps"]
+            matters = np.square(reader.get_weights()[0]).sum(axis=-1)
+            matters = matters.reshape(-1, old.filters).sum(axis=0)
+            if norms:
+                matters = matters * np.square(norms[i].get_weights()[0])
+            chosen = np.sort(np.argsort(matters)[-new.filters :])
+        new.set_weights([kernel[:, :, kept][..., chosen], *(each[chosen] for each in bias)])
+        if norms:
+            new_norms[i].set_weights([each[chosen] for each in norms[i].get_weights()])
+        kept = chosen
+    return kept
+
+
+def _carry_the_rest(
+    model: keras.Model, target: keras.Model, kept: NDArray[np.int64], classes: NDArray[np.int64]
+) -> None:
+    """Give a network the dense layers of another where they fit, classifiers class by class."""
+    before, after = _kinds(model)[2], _kinds(target)[2]
+    channels = target.get_layer("features").output.shape[-1]
+    for name, layer in after.items():
+        if name not in before:
+            continue
+        values = []
+        for old, new in zip(before[name].get_weights(), layer.get_weights(), strict=True):
+            value = old[kept] if new.ndim > 1 and len(new) == channels == len(kept) else old
+            if name.startswith(CLASSIFIERS) and value.shape[:-1] == new.shape[:-1]:
+                value = np.where(classes >= 0, value[..., np.maximum(classes, 0)], new)
+            values.append(value if value.shape == new.shape else new)
+        layer.set_weights(values)
 
 
 def _class_map(manifest: Manifest, task: Task) -> NDArray[np.int64]:
@@ -85,15 +143,3 @@ def _class_map(manifest: Manifest, task: Task) -> NDArray[np.int64]:
     if task.classes > len(task.charset):
         found.append(manifest.classes - 1 if manifest.classes > len(manifest.charset) else -1)
     return np.array(found)
-
-
-def _carry(
-    old: NDArray[Any] | None, weight: keras.Variable, classes: NDArray[np.int64]
-) -> NDArray[Any]:
-    """The base's values for a weight where they fit, in a classifier class by class."""
-    new: NDArray[Any] = weight.numpy()
-    if old is None or old.shape[:-1] != new.shape[:-1]:
-        return new
-    if weight.path.startswith(CLASSIFIERS):
-        return np.where(classes >= 0, old[..., np.maximum(classes, 0)], new)
-    return old if old.shape == new.shape else new
