@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 keras = pytest.importorskip("keras")
+
+from typing import TYPE_CHECKING
 
 from scrapy_captcha.bundle import open_bundle  # noqa: E402
 from scrapy_captcha.errors import BundleError  # noqa: E402
@@ -13,6 +13,9 @@ from trainer import networks, pretrain  # noqa: E402
 from trainer.corpus import Task  # noqa: E402
 from trainer.export import write_bundle  # noqa: E402
 from trainer.transfer import from_base  # noqa: E402
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CHARSET = "0123456789"
 TASK = Task(CHARSET, 4, 4, "lower")
@@ -65,8 +68,8 @@ def test_a_narrow_network_for_longer_texts_keeps_features_and_classes(tmp_path):
     ours, theirs = longer.get_layer("shape").get_weights(), wide.get_layer("shape").get_weights()
     for kept, (new, old) in {0: (0, 5), 1: (2, 4)}.items():
         np.testing.assert_array_equal(ours[kept][..., new], theirs[kept][..., old])
-    first = [each for each in longer.layers if isinstance(each, keras.layers.Conv2D)][0]
-    same = [each for each in wide.layers if isinstance(each, keras.layers.Conv2D)][0]
+    first = next(each for each in longer.layers if isinstance(each, keras.layers.Conv2D))
+    same = next(each for each in wide.layers if isinstance(each, keras.layers.Conv2D))
     np.testing.assert_array_equal(first.get_weights()[0], same.get_weights()[0])
 
 
