@@ -1,11 +1,11 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 
 keras = pytest.importorskip("keras")
-
-from typing import TYPE_CHECKING
 
 from scrapy_captcha.bundle import open_bundle  # noqa: E402
 from scrapy_captcha.errors import BundleError  # noqa: E402
