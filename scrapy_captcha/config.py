@@ -31,6 +31,9 @@ CASES = ("lower", "upper", "as-is")
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[\w.-]+)(:\d+)?")
 #: Confirmed or rejected attempts that a site needs before ``min_confidence`` holds for it.
 THRESHOLD_AFTER = 100
+#: Without ``min_confidence``: answers of this crawl that a site must have judged before readings
+#: are passed over, how many of the last are looked at, and how many images are passed over in a row
+JUDGED_BEFORE, JUDGED_LATELY, PASSED_OVER = 20, 100, 2
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ class SiteRule:
     case: str = "lower"
     model: str | None = None
     max_attempts: int = 8
-    min_confidence: float = 0.0
+    min_confidence: float | None = None
     image_hosts: frozenset[str] = frozenset()
     obey_robotstxt: bool = True
     dataset: str | None = None
@@ -92,7 +95,7 @@ class Settings:
     model: str = "auto"
     dataset: Path | None = Path("captchas")
     max_attempts: int = 8
-    min_confidence: float = 0.0
+    min_confidence: float | None = None
     timeout: float = 60.0
     breaker: int = 8
     close_spider: bool = False
@@ -296,7 +299,12 @@ def _sites(value: Any) -> dict[Any, Any]:
 
 
 _attempts = _number(int, 1, 1000, "a whole number from 1 to 1000")
-_confidence = _number(float, 0, 1, "a number from 0 to 1")
+_confidence_given = _number(float, 0, 1, "a number from 0 to 1, or None")
+
+
+def _confidence(value: Any) -> float | None:
+    return None if value is None else float(_confidence_given(value))
+
 
 _DEFAULTS_FOR_RULES = ("max_attempts", "min_confidence")
 _SETTINGS: dict[str, Callable[[Any], Any]] = {

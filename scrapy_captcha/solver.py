@@ -6,7 +6,8 @@ What differs between a wall and a query form stands in :mod:`scrapy_captcha.task
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from collections import deque
+from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin
@@ -17,7 +18,7 @@ from scrapy_captcha import forms, signals, stats
 from scrapy_captcha.address import check_form
 from scrapy_captcha.attempts import ACCEPTED, REJECTED
 from scrapy_captcha.challenge import Challenge
-from scrapy_captcha.config import THRESHOLD_AFTER
+from scrapy_captcha.config import JUDGED_BEFORE, JUDGED_LATELY, PASSED_OVER, THRESHOLD_AFTER
 from scrapy_captcha.errors import AttemptFailed, CaptchaUnsolved, DatasetError, ImageError
 from scrapy_captcha.tasks import Judgement
 
@@ -48,12 +49,32 @@ class Site:
 
     :param dataset: where its attempts go; ``None`` keeps nothing
     :param attempts: judged ones, those of earlier crawls included; ``None`` before they are counted
+    :param lately: whether the last answers of this crawl were accepted
     """
 
     rule: SiteRule
     reader: Reader
     dataset: SiteDataset | None
     attempts: int | None = None
+    lately: deque[bool] = field(default_factory=lambda: deque(maxlen=JUDGED_LATELY))
+
+    def judged(self, accepted: bool) -> None:
+        """An answer was judged in this crawl."""
+        self.lately.append(accepted)
+        if self.attempts is not None:
+            self.attempts += 1
+
+    @property
+    def worth_submitting(self) -> float:
+        """The least confidence that an answer is worth its requests with, by its verdicts lately.
+
+        An answer costs about as much as a new image, so a right one takes two requests by the
+        share of answers that are accepted; one that is less likely than one in so many had better
+        be passed over.
+        """
+        if len(self.lately) < JUDGED_BEFORE:
+            return 0.0
+        return sum(self.lately) / len(self.lately) / 2
 
     async def count_attempts(self) -> int:
         """How many answers the site has judged."""
@@ -71,6 +92,7 @@ class _Budget:
     attempts: int
     images: int
     deadline: float
+    passed_over: int = 0
     last: AttemptFailed | None = None
 
     def check(self) -> None:
@@ -153,11 +175,13 @@ class Solver:
         rule, visit, page = site.rule, task.visit, challenge.response
         budget.images -= 1
         image, recognition = await self._read(site, visit, challenge)
-        if await self._too_unsure(site, recognition) and budget.images > 0:
+        if budget.images > 0 and await self._too_unsure(site, recognition, budget.passed_over):
             budget.attempts += 1
+            budget.passed_over += 1
             self._counters.add(rule.site, stats.SKIPPED)
             self._signal(site, "skipped", recognition, "")
             return Judgement(False, challenge=_refreshed(challenge, rule))
+        budget.passed_over = 0
         answer = _in_case(recognition.text, rule.case)
         submission = _filled(rule, challenge, {**task.data(), challenge.field or "": answer})
         self._counters.add(rule.site, stats.SUBMITTED)
@@ -168,6 +192,7 @@ class Solver:
             return judgement
         verdict = ACCEPTED if judgement.accepted else REJECTED
         self._counters.add(rule.site, verdict)
+        site.judged(judgement.accepted)
         await self._keep(site, image, recognition, verdict)
         self._signal(site, verdict, recognition, "")
         logger.debug(
@@ -200,9 +225,12 @@ class Solver:
             raise AttemptFailed("image_invalid", str(e)) from None
         return image, recognition
 
-    async def _too_unsure(self, site: Site, recognition: Recognition) -> bool:
+    async def _too_unsure(self, site: Site, recognition: Recognition, passed_over: int) -> bool:
         """Below ``min_confidence``, once the site has judged enough answers."""
-        if recognition.confidence >= site.rule.min_confidence:
+        least = site.rule.min_confidence
+        if least is None:
+            return passed_over < PASSED_OVER and recognition.confidence < site.worth_submitting
+        if recognition.confidence >= least:
             return False
         try:
             return await site.count_attempts() >= THRESHOLD_AFTER
@@ -212,8 +240,6 @@ class Solver:
 
     async def _keep(self, site: Site, image: bytes, recognition: Recognition, verdict: str) -> None:
         """Store a judged answer; when that fails, say so loudly, keep nothing more, crawl on."""
-        if site.attempts is not None:
-            site.attempts += 1
         if site.dataset is None:
             return
         try:

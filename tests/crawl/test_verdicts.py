@@ -249,7 +249,7 @@ def test_a_multipart_form_is_sent_as_multipart(crawl: Callable[..., Crawl]) -> N
             return ""
 
     with Multipart(accept=2) as site:
-        result = crawl(site, 3)
+        result = crawl(site, 3, {"length": 4})
     assert result.names == ["page 1", "page 2", "page 3"]
     assert len(site.accepted) == len(site.rejected) == 1
     assert len(site.accepted[0][1]) == 4
@@ -292,3 +292,30 @@ def test_below_the_threshold_a_new_image_is_fetched_but_not_for_ever(
     else:
         assert len(site.requests("/captcha.png")) == 6
         assert site.walls == 6
+
+
+class Easy(Gate):
+    """Every page behind a captcha of its own, and every answer to it is right."""
+
+    def judge(self, session: Session, answer: str) -> bool:
+        session.submissions, session.code_is_out = self.accept - 1, True
+        return super().judge(session, answer)
+
+
+def test_unlikely_readings_are_passed_over_where_the_site_accepts_most_answers(
+    crawl: Callable[..., Crawl],
+) -> None:
+    with Easy(every=1) as site:
+        result = crawl(site, 24, CONCURRENT_REQUESTS=1)
+    assert len(result.items) == 24
+    assert "skipped" not in verdicts(result)[:20]
+    assert set(verdicts(result)[20:]) == {"skipped", "accepted"}
+    assert result.captcha["accepted"] == 24
+    runs = "".join("s" if each == "skipped" else " " for each in verdicts(result)).split()
+    assert max(map(len, runs)) == 2  # then the third is submitted whatever it is
+
+
+def test_with_a_threshold_of_zero_none_is_passed_over(crawl: Callable[..., Crawl]) -> None:
+    with Easy(every=1) as site:
+        result = crawl(site, 24, {"min_confidence": 0.0}, CONCURRENT_REQUESTS=1)
+    assert verdicts(result) == ["accepted"] * 24

@@ -27,7 +27,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
     assert settings.model == "auto"
     assert settings.dataset == Path("captchas")
     assert settings.max_attempts == settings.breaker == 8
-    assert settings.min_confidence == 0
+    assert settings.min_confidence is None
     assert settings.timeout == 60
     assert settings.close_spider is False
     site = settings.sites[SITE]
@@ -78,8 +78,8 @@ def test_what_a_rule_says_outranks_the_setting() -> None:
         ("CAPTCHA_MAX_ATTEMPTS", "many", "a whole number from 1 to 1000"),
         ("CAPTCHA_MAX_ATTEMPTS", None, "a whole number from 1 to 1000"),
         ("CAPTCHA_MAX_ATTEMPTS", [8], "a whole number from 1 to 1000"),
-        ("CAPTCHA_MIN_CONFIDENCE", 50, "a number from 0 to 1"),
-        ("CAPTCHA_MIN_CONFIDENCE", "nan", "a number from 0 to 1"),
+        ("CAPTCHA_MIN_CONFIDENCE", 50, "a number from 0 to 1, or None"),
+        ("CAPTCHA_MIN_CONFIDENCE", "nan", "a number from 0 to 1, or None"),
         ("CAPTCHA_TIMEOUT", 0, "a number of seconds from 1 to 86400"),
         ("CAPTCHA_TIMEOUT", "inf", "a number of seconds from 1 to 86400"),
         ("CAPTCHA_BREAKER", 0, "a whole number of at least 1"),
@@ -138,7 +138,7 @@ def test_a_wrong_setting_is_named_with_what_was_expected(
         ("case", "UPPER", "one of 'lower', 'upper', 'as-is'"),
         ("case", [], "one of 'lower', 'upper', 'as-is'"),
         ("max_attempts", -1, "a whole number from 1 to 1000"),
-        ("min_confidence", "high", "a number from 0 to 1"),
+        ("min_confidence", "high", "a number from 0 to 1, or None"),
         ("image_hosts", "cdn.example", "a list of hosts"),
         ("image_hosts", [1], "a list of hosts"),
         ("image_hosts", 5, "a list of hosts"),

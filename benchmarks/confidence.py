@@ -1,0 +1,89 @@
+"""What a threshold of confidence saves: submissions and requests for each page behind a captcha.
+
+    python benchmarks/confidence.py FOLDER_OR_ZIP... [--model BUNDLE] [--page] [--json]
+
+Reads labelled images and works out what ``CAPTCHA_MIN_CONFIDENCE`` would have cost. A reading below
+the threshold costs a new image (a request, or two where the page comes anew with it: --page). An
+answer costs its submission, and when it is wrong the site shows a new image. At most three times
+``CAPTCHA_MAX_ATTEMPTS`` (8) images are fetched before one is submitted all the same, as in a crawl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from scrapy_captcha import Recognizer
+from trainer.corpus import gather
+
+THRESHOLDS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+MOST_IMAGES = 24
+
+
+def costs(readings: list[tuple[float, bool]], threshold: float, fetch: int) -> dict[str, float]:
+    """Submissions and requests that one page takes on average.
+
+    Images come at random, so the number that is skipped before a submission is geometric, cut off
+    at 24, and so is the number of submissions before one is right.
+
+    Args:
+        readings: confidence and whether the text was right, one for each image.
+        threshold: below it nothing is submitted.
+        fetch: requests that a new image takes.
+
+    """
+    sure = [right for confidence, right in readings if confidence >= threshold]
+    cover = len(sure) / len(readings)
+    base = sum(right for _, right in readings) / len(readings)
+    missed = (1 - cover) ** (MOST_IMAGES - 1)  # then the last one goes, whatever it is
+    images = (1 - (1 - cover) ** MOST_IMAGES) / cover if cover else MOST_IMAGES
+    right = (1 - missed) * (sum(sure) / len(sure) if sure else 0.0) + missed * base
+    submissions = 1 / right
+    return {
+        "threshold": threshold,
+        "coverage": round(cover, 4),
+        "right": round(right, 4),
+        "submissions": round(submissions, 3),
+        "requests": round(submissions * (1 + fetch * images), 3),
+    }
+
+
+def main() -> int:
+    """Print a table for each set, and the mean over them."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("sets", nargs="+", metavar="FOLDER_OR_ZIP")
+    parser.add_argument("--model", default="alnum4", metavar="BUNDLE")
+    parser.add_argument("--charset", help="only these characters are possible")
+    parser.add_argument("--limit", type=int, default=1000, help="images of each set")
+    parser.add_argument("--page", action="store_true", help="a new image needs its page anew")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    recognizer = Recognizer.load(options.model)
+    tables: dict[str, list[dict[str, float]]] = {}
+    for path in options.sets:
+        readings = []
+        for sample in gather([path])[: options.limit]:
+            read = recognizer.read(sample.data, charset=options.charset)
+            readings.append((read.confidence, read.text == sample.label.lower()))
+        tables[path] = [costs(readings, each, 1 + options.page) for each in THRESHOLDS]
+    mean = [mean_of([table[row] for table in tables.values()]) for row in range(len(THRESHOLDS))]
+    tables["mean"] = mean
+    if options.json:
+        print(json.dumps(tables))
+        return 0
+    for name, table in tables.items():
+        print(name)
+        for row in table:
+            print("  ", *(f"{key} {value:<7g}" for key, value in row.items()))
+    return 0
+
+
+def mean_of(rows: list[dict[str, float]]) -> dict[str, Any]:
+    """The mean of each figure."""
+    return {key: round(sum(row[key] for row in rows) / len(rows), 3) for key in rows[0]}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
