@@ -6,6 +6,8 @@ Reads labelled images and works out what ``CAPTCHA_MIN_CONFIDENCE`` would have c
 the threshold costs a new image (a request, or two where the page comes anew with it: --page). An
 answer costs its submission, and when it is wrong the site shows a new image. At most three times
 ``CAPTCHA_MAX_ATTEMPTS`` (8) images are fetched before one is submitted all the same, as in a crawl.
+The first line of each table is the default: half of the share of right answers, at most two images
+passed over in a row.
 """
 
 from __future__ import annotations
@@ -16,33 +18,37 @@ import sys
 from typing import Any
 
 from scrapy_captcha import Recognizer
+from scrapy_captcha.config import PASSED_OVER
 from trainer.corpus import gather
 
 THRESHOLDS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 MOST_IMAGES = 24
 
 
-def costs(readings: list[tuple[float, bool]], threshold: float, fetch: int) -> dict[str, float]:
+def costs(
+    readings: list[tuple[float, bool]], threshold: float, fetch: int, most: int = MOST_IMAGES
+) -> dict[str, float]:
     """Submissions and requests that one page takes on average.
 
-    Images come at random, so the number that is skipped before a submission is geometric, cut off
-    at 24, and so is the number of submissions before one is right.
+    Images come at random, so the number that is passed over before a submission is geometric, cut
+    off at the most, and so is the number of submissions before one is right.
 
     Args:
         readings: confidence and whether the text was right, one for each image.
         threshold: below it nothing is submitted.
         fetch: requests that a new image takes.
+        most: the last of so many images is submitted whatever its confidence.
 
     """
     sure = [right for confidence, right in readings if confidence >= threshold]
     cover = len(sure) / len(readings)
     base = sum(right for _, right in readings) / len(readings)
-    missed = (1 - cover) ** (MOST_IMAGES - 1)  # then the last one goes, whatever it is
-    images = (1 - (1 - cover) ** MOST_IMAGES) / cover if cover else MOST_IMAGES
+    missed = (1 - cover) ** (most - 1)  # then the last one goes, whatever it is
+    images = (1 - (1 - cover) ** most) / cover if cover else most
     right = (1 - missed) * (sum(sure) / len(sure) if sure else 0.0) + missed * base
     submissions = 1 / right
     return {
-        "threshold": threshold,
+        "threshold": round(threshold, 3),
         "coverage": round(cover, 4),
         "right": round(right, 4),
         "submissions": round(submissions, 3),
@@ -67,8 +73,13 @@ def main() -> int:
         for sample in gather([path])[: options.limit]:
             read = recognizer.read(sample.data, charset=options.charset)
             readings.append((read.confidence, read.text == sample.label.lower()))
-        tables[path] = [costs(readings, each, 1 + options.page) for each in THRESHOLDS]
-    mean = [mean_of([table[row] for table in tables.values()]) for row in range(len(THRESHOLDS))]
+        fetch = 1 + options.page
+        half = sum(right for _, right in readings) / len(readings) / 2
+        tables[path] = [
+            costs(readings, half, fetch, 1 + PASSED_OVER),  # what happens by default
+            *(costs(readings, each, fetch) for each in THRESHOLDS),
+        ]
+    mean = [mean_of(list(rows)) for rows in zip(*tables.values(), strict=True)]
     tables["mean"] = mean
     if options.json:
         print(json.dumps(tables))
