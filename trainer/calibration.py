@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,24 @@ MAX_BINS = 15
 #: ... of at least so many readings, or the error would measure little but chance.
 MIN_BIN = 25
 TEMPERATURES = (0.4, 4.0)
+#: How often honest confidences are played through to learn what chance alone makes of them.
+PLAYS = 200
+
+
+class Bin(NamedTuple):
+    """Readings of about the same confidence: how many, their mean confidence, the share right."""
+
+    n: int
+    confidence: float
+    right: float
+
+
+class Cut(NamedTuple):
+    """What is left above a confidence: the share of the readings, and the share of those right."""
+
+    confidence: float
+    coverage: float
+    precision: float
 
 
 def wilson(hits: int, n: int, z: float = 1.96) -> tuple[float, float]:
@@ -37,40 +55,71 @@ def wilson(hits: int, n: int, z: float = 1.96) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def calibration_error(confidences: Sequence[float], correct: Sequence[bool]) -> float:
-    """Expected calibration error over bins of about equally many readings.
+def reliability(confidences: Sequence[float], correct: Sequence[bool]) -> list[Bin]:
+    """Confidence beside outcome, in bins of about equally many readings, lowest first.
 
     Args:
         confidences: 0 to 1, one a reading.
         correct: whether that reading was right as a whole.
-
-    Returns:
-        The mean distance between a bin's confidence and its share of right readings.
     """
-    n = len(confidences)
-    if n == 0:
+    sure, right = np.asarray(confidences, np.float64), np.asarray(correct, np.float64)
+    which = _bins(sure)
+    return [
+        Bin(int(there.sum()), float(sure[there].mean()), float(right[there].mean()))
+        for there in (which == i for i in np.unique(which))
+    ]
+
+
+def calibration_error(confidences: Sequence[float], correct: Sequence[bool]) -> float:
+    """Expected calibration error: the mean distance of confidence from outcome in `reliability`."""
+    gaps = [b.n * abs(b.confidence - b.right) for b in reliability(confidences, correct)]
+    return float(sum(gaps) / max(1, len(confidences)))
+
+
+def chance_error(confidences: Sequence[float]) -> float:
+    """The calibration error that these confidences would show on average if each were true.
+
+    So many readings are too few to measure less than this.
+    """
+    sure = np.sort(np.asarray(confidences, np.float64))
+    if not len(sure):
         return 0.0
-    sure, right = np.asarray(confidences), np.asarray(correct, np.float64)
-    bins = max(1, min(MAX_BINS, n // MIN_BIN))
+    played = np.random.default_rng(0).random((PLAYS, len(sure))) < sure
+    starts = np.unique(_bins(sure), return_index=True)[1]
+    gaps = np.add.reduceat(sure - played, starts, axis=1)
+    return float(np.abs(gaps).sum(axis=1).mean() / len(sure))
+
+
+def _bins(sure: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The number of each confidence's bin."""
+    if not len(sure):
+        return np.zeros(0, np.int64)
+    bins = max(1, min(MAX_BINS, len(sure) // MIN_BIN))
     edges = np.quantile(sure, np.linspace(0, 1, bins + 1)[1:-1])
-    which = np.searchsorted(edges, sure, side="right")
-    gaps = np.bincount(which, sure - right, minlength=bins)
-    return float(np.abs(gaps).sum() / n)
+    return np.searchsorted(edges, sure, side="right")
 
 
-def coverage(confidences: Sequence[float], correct: Sequence[bool], precision: float) -> float:
-    """The largest share of readings, most confident first, that is right to at least ``precision``.
+def precision_curve(confidences: Sequence[float], correct: Sequence[bool]) -> list[Cut]:
+    """What every possible threshold would leave, the highest first.
 
     Readings of equal confidence stand or fall together: no threshold can tell them apart.
     """
-    if not len(confidences):
-        return 0.0
-    order = np.argsort(-np.asarray(confidences), kind="stable")
-    sure, right = np.asarray(confidences)[order], np.asarray(correct, np.float64)[order]
+    order = np.argsort(-np.asarray(confidences, np.float64), kind="stable")
+    sure = np.asarray(confidences, np.float64)[order]
+    right = np.asarray(correct, np.float64)[order]
     counts = np.arange(1, len(right) + 1)
-    last_of_its_kind = np.append(sure[1:] != sure[:-1], True)
-    good = counts[last_of_its_kind & (right.cumsum() / counts >= precision)]
-    return float(good[-1] / len(right)) if len(good) else 0.0
+    precision = right.cumsum() / counts
+    last_of_its_kind = np.append(sure[1:] != sure[:-1], True) if len(sure) else np.zeros(0, bool)
+    return [
+        Cut(float(sure[i]), float(counts[i] / len(right)), float(precision[i]))
+        for i in np.flatnonzero(last_of_its_kind)
+    ]
+
+
+def coverage(confidences: Sequence[float], correct: Sequence[bool], precision: float) -> float:
+    """The largest share of readings, most confident first, that is right to ``precision``."""
+    cuts = precision_curve(confidences, correct)
+    return max((cut.coverage for cut in cuts if cut.precision >= precision), default=0.0)
 
 
 def fit_temperature(logits: NDArray[np.float32], texts: Sequence[str], manifest: Manifest) -> float:
