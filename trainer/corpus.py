@@ -158,7 +158,7 @@ def _from_folder(path: Path) -> Iterator[Sample]:
             yield from _from_site(site)
     else:
         for file in _image_files(path):
-            yield Sample(str(file), plain_label(file.name), _read(file))
+            yield _sample(str(file), plain_label(file.name), _read(file))
 
 
 def _image_files(folder: Path) -> list[Path]:
@@ -172,11 +172,17 @@ def _is_image(path: PurePath) -> bool:
 def _from_site(site: Path) -> Iterator[Sample]:
     pairs, conflicts = confirmed_pairs(site)
     for pair in pairs:
-        yield Sample(str(pair.path), pair.label, _read(pair.path))
+        yield _sample(str(pair.path), pair.label, _read(pair.path))
     for conflict in conflicts:  # perhaps none once the labels are folded
         for path in conflict.paths:
             encoded, _ = split_name(path)
-            yield Sample(str(path), decode_label(encoded), _read(path))
+            yield _sample(str(path), decode_label(encoded), _read(path))
+
+
+def _sample(name: str, label: str, data: bytes) -> Sample:
+    """A sample whose texts can be printed, whatever bytes its file is named by."""
+    name, label = (t.encode("utf-8", "replace").decode("utf-8") for t in (name, label))
+    return Sample(name, label, data)
 
 
 def _read(file: Path) -> bytes:
@@ -199,7 +205,7 @@ def _from_zip(path: Path) -> Iterator[Sample]:
                     data = archive.read(entry) if entry.file_size <= MAX_BYTES else b""
                 except (RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error):
                     data = b""  # encrypted, or packed in a way that Python does not know
-                yield Sample(f"{path}:{inside}", plain_label(inside.name), data)
+                yield _sample(f"{path}:{inside}", plain_label(inside.name), data)
     except (OSError, zipfile.BadZipFile) as e:
         raise DatasetError(f"expected a folder or a zip, {path} does not open: {e}") from None
 
@@ -254,7 +260,12 @@ def load(paths: Iterable[str | os.PathLike[str]], case: str) -> Corpus:
 
 def fold(samples: Iterable[Sample], case: str) -> list[Sample]:
     """Fold the labels to lower case, if that is the case of the bundle."""
-    return [replace(s, label=s.label.lower()) if case == "lower" else s for s in samples]
+    return [replace(s, label=fold_case(s.label, case)) for s in samples]
+
+
+def fold_case(text: str, case: str) -> str:
+    """A text in the case of a bundle: "lower", or "as-is"."""
+    return text.lower() if case == "lower" else text
 
 
 def sort_out(samples: Iterable[Sample]) -> tuple[list[Sample], list[str], list[str]]:
