@@ -1,0 +1,181 @@
+"""Small charts as inline SVG: text stays text, in any script, and nothing needs to be installed.
+
+Colours are left to the page's CSS, by class: ``grid``, ``axis``, ``ideal``, ``s0``, ``s1``, ...
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+WIDTH, HEIGHT = 440, 270
+LEFT, RIGHT, TOP, BOTTOM = 56, 14, 14, 44
+#: About so many labels stand along an axis.
+TICKS = 5
+#: Pixels of a matrix, of the smallest and largest cell in it, and of its margin for names.
+MATRIX, CELLS, MARGIN = 360, (15, 36), 34
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Series:
+    """What one line of a chart shows.
+
+    Args:
+        name: for the legend.
+        points: x and y, in the order of x.
+        sizes: the radius of a dot at each point; without it there are no dots.
+    """
+
+    name: str
+    points: Sequence[Point]
+    sizes: Sequence[float] = ()
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What an axis is called and where it begins and ends."""
+
+    name: str
+    low: float
+    high: float
+
+    def place(self, value: float, start: float, end: float) -> float:
+        """Where a value is between two pixels."""
+        share = (value - self.low) / (self.high - self.low)
+        return round(start + share * (end - start), 1)
+
+    def ticks(self) -> list[float]:
+        """Round values within it: 1, 2 or 5 times a power of ten apart."""
+        rough = (self.high - self.low) / TICKS
+        power = 10.0 ** math.floor(math.log10(rough))
+        step = next(step for m in (1, 2, 5, 10) if (step := m * power) >= rough * 0.999)
+        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
+        return [round(i * step, 10) for i in range(first, last + 1)]
+
+
+def around(name: str, values: Sequence[float], floor: float | None = None) -> Axis:
+    """An axis that holds some values.
+
+    Args:
+        name: what it is called.
+        values: what has to fit; infinite ones and those that are no number do not count.
+        floor: where it begins, whatever the values.
+    """
+    finite = [value for value in values if math.isfinite(value)]
+    low = min(finite, default=0.0) if floor is None else floor
+    high = max(finite, default=1.0)
+    return Axis(name, low, high if high > low else low + 1.0)
+
+
+def chart(x: Axis, y: Axis, series: Sequence[Series], *, diagonal: bool = False) -> str:
+    """Lines over an x axis.
+
+    Args:
+        x: the axis below.
+        y: the axis at the left; what lies outside is cut off.
+        series: the lines, named in a legend if there are several.
+        diagonal: whether a line shows where both axes agree.
+    """
+    left, right, top, bottom = LEFT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM
+    parts = []
+    for value in x.ticks():
+        at = x.place(value, left, right)
+        parts.append(f'<line class="grid" x1="{at}" y1="{top}" x2="{at}" y2="{bottom}"/>')
+        parts.append(_text(at, bottom + 16, f"{value:g}", "middle"))
+    for value in y.ticks():
+        at = y.place(value, bottom, top)
+        parts.append(f'<line class="grid" x1="{left}" y1="{at}" x2="{right}" y2="{at}"/>')
+        parts.append(_text(left - 6, at + 4, f"{value:g}", "end"))
+    parts.append(f'<path class="axis" d="M{left},{top}V{bottom}H{right}"/>')
+    parts.append(_text((left + right) / 2, HEIGHT - 8, x.name, "middle"))
+    middle = (top + bottom) / 2
+    parts.append(
+        f'<text transform="rotate(-90)" x="{-middle}" y="12" text-anchor="middle">'
+        f"{escape(y.name)}</text>"
+    )
+    if diagonal:
+        low, high = max(x.low, y.low), min(x.high, y.high)
+        ends = [(x.place(value, left, right), y.place(value, bottom, top)) for value in (low, high)]
+        parts.append(f'<path class="ideal" d="{_path(ends)}"/>')
+    for number, line in enumerate(series):
+        parts += _line(
+            line,
+            number,
+            [
+                (x.place(a, left, right), y.place(max(y.low, min(y.high, b)), bottom, top))
+                for a, b in line.points
+                if math.isfinite(b)
+            ],
+        )
+    return _svg(WIDTH, HEIGHT, parts, f"{y.name} over {x.name}") + (
+        _legend(series) if len(series) > 1 else ""
+    )
+
+
+def _line(line: Series, number: int, places: Sequence[Point]) -> list[str]:
+    parts = [f'<path class="s{number}" d="{_path(places)}"/>'] if places else []
+    sizes = line.sizes or ([3.0] if len(places) == 1 else [])
+    parts += [
+        f'<circle class="s{number}" cx="{a}" cy="{b}" r="{size:.1f}"/>'
+        for (a, b), size in zip(places, sizes, strict=False)
+    ]
+    return parts
+
+
+def _legend(series: Sequence[Series]) -> str:
+    names = (f'<span><i class="s{i}"></i>{escape(s.name)}</span>' for i, s in enumerate(series))
+    return f'<p class="legend">{"".join(names)}</p>'
+
+
+def matrix(names: str, counts: Mapping[tuple[str, str], int]) -> str:
+    """Which character was taken for which, darker the more often; the diagonal is left out.
+
+    Args:
+        names: the characters, one a row (the true one) and one a column (what was read).
+        counts: how often, by (true, read).
+    """
+    cell = max(CELLS[0], min(CELLS[1], MATRIX // max(1, len(names))))
+    place = {name: MARGIN + i * cell for i, name in enumerate(names)}
+    end = MARGIN + len(names) * cell
+    most = max((n for (true, read), n in counts.items() if true != read), default=1)
+    parts = []
+    for name, at in place.items():
+        middle = at + cell / 2
+        parts.append(_text(middle, MARGIN - 5, name, "middle"))
+        parts.append(_text(MARGIN - 7, middle + 4, name, "end"))
+        parts.append(
+            f'<rect class="same" x="{at}" y="{at}" width="{cell}" height="{cell}"/>'
+            f'<path class="grid" d="M{MARGIN},{at}H{end}M{at},{MARGIN}V{end}"/>'
+        )
+    for (true, read), n in sorted(counts.items()):
+        if true == read or true not in place or read not in place:
+            continue
+        opacity = 0.25 + 0.75 * n / most
+        parts.append(
+            f'<rect class="cell" x="{place[read]}" y="{place[true]}" width="{cell}" '
+            f'height="{cell}" fill-opacity="{opacity:.2f}">'
+            f"<title>{escape(true)} read as {escape(read)}: {n}</title></rect>"
+        )
+    return _svg(end + 2, end + 2, parts, "true characters down, characters read across")
+
+
+def _path(places: Sequence[Point]) -> str:
+    return "M" + "L".join(f"{a},{b}" for a, b in places)
+
+
+def _text(x: float, y: float, text: str, anchor: str) -> str:
+    return f'<text x="{x}" y="{y}" text-anchor="{anchor}">{escape(text)}</text>'
+
+
+def _svg(width: int, height: int, parts: Sequence[str], title: str) -> str:
+    return (
+        f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img">'
+        f"<title>{escape(title)}</title>{''.join(parts)}</svg>"
+    )
