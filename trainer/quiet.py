@@ -1,8 +1,9 @@
-"""Keeps the chatter of native libraries off the terminal; Python's own messages still get there."""
+"""Keeps native libraries' chatter off the terminal, and Ctrl-C off what must not be cut short."""
 
 from __future__ import annotations
 
 import os
+import signal
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,20 @@ def quiet() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ignore Ctrl-C for a moment, here and in processes that are started meanwhile."""
+    try:
+        kept = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    except ValueError:  # not in the main thread, where no Ctrl-C arrives either
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, kept)
 
 
 def import_tensorflow() -> None:
