@@ -37,9 +37,18 @@ def fresh(architecture: str, task: Task) -> keras.Model:
 
 
 def faster(model: keras.Model, architecture: str) -> keras.Model:
-    """A copy that computes the same and trains faster; its weights fit the original."""
+    """A copy that computes the same and trains faster; its weights fit the original.
+
+    Raises:
+        BundleError: when the weights are not those of the architecture, as this version builds it.
+    """
     _, heads, classes = model.output_shape
     copy = networks.build(architecture, heads=heads, classes=classes, fused=True)
+    if [w.shape for w in copy.weights] != [w.shape for w in model.weights]:
+        raise BundleError(
+            f"the base's weights are not those of {architecture} in this version: "
+            "start from a newer base, or train it again"
+        )
     copy.set_weights(model.get_weights())
     for layer in copy.layers:
         if hasattr(layer, "momentum"):
