@@ -14,28 +14,32 @@ from scrapy_captcha.bundle import MODEL, WEIGHTS, Golden, Manifest, open_bundle,
 from scrapy_captcha.errors import BundleError
 from scrapy_captcha.image import HEIGHT, WIDTH, prepare
 from scrapy_captcha.recognizer import decode_logits, softmax
+from trainer.conversion import MAX_MODEL_BYTES, convert, litert_logits
 from trainer.quiet import quiet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     import keras
-    from numpy.typing import NDArray
+
+    from trainer.corpus import Corpus
 
 logger = logging.getLogger(__name__)
 
-MAX_MODEL_BYTES = 3 << 20
 MAX_VERSION_BYTES = 8 << 20
-#: How far a probability may move when the weights are quantised.
-QUANTISATION_TOLERANCE = 0.1
 
 
 @dataclass(frozen=True)
 class Packed:
-    """A bundle's version in memory, not written yet."""
+    """A bundle's version in memory, not written yet.
+
+    Args:
+        notes: what the user should know of the conversion, a line each.
+    """
 
     manifest: Manifest
     files: dict[str, bytes]
+    notes: tuple[str, ...] = ()
 
     def oversize(self) -> list[str]:
         """A line for each limit of the shipped bundles that it exceeds."""
@@ -81,107 +85,19 @@ def to_float32(model: keras.Model, architecture: str) -> keras.Model:
     return copy
 
 
-def to_tflite(model: keras.Model) -> bytes:
-    """Convert to LiteRT: batch of one, weights quantised to 8 bits, built-in operators only.
-
-    Args:
-        model: float32 input of shape (batch, 32, 90, 1), float32 logits (batch, heads, classes).
-
-    Returns:
-        The model file; logits leave it before any temperature.
-
-    """
-    import tensorflow as tf  # noqa: PLC0415
-
-    image = tf.TensorSpec((1, HEIGHT, WIDTH, 1), tf.float32, name="image")
-    infer = tf.function(lambda pixels: model(pixels, training=False), input_signature=[image])
-    holder = tf.Module()  # keeps the variables alive; a Keras model alone loses them here
-    holder.held = [variable.value for variable in model.variables]
-    converter = tf.lite.TFLiteConverter.from_concrete_functions(
-        [infer.get_concrete_function()], holder
-    )
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    with quiet():
-        content: bytes = converter.convert()
-    return content
-
-
-def litert_logits(
-    content: bytes, images: Iterable[NDArray[np.floating[Any]]]
-) -> NDArray[np.float32]:
-    """Run a model file on prepared images, one by one on one thread, as the crawl does.
-
-    Args:
-        content: what `to_tflite` returned.
-        images: float arrays of shape (32, 90).
-
-    Returns:
-        Logits, float32 of shape (images, heads, classes).
-    """
-    from ai_edge_litert.interpreter import Interpreter  # noqa: PLC0415
-
-    with quiet():
-        interpreter = Interpreter(model_content=content, num_threads=1)
-        interpreter.allocate_tensors()
-    (entry,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
-    logits = []
-    for pixels in images:
-        interpreter.set_tensor(entry["index"], pixels.astype(np.float32)[None, :, :, None])
-        interpreter.invoke()
-        logits.append(interpreter.get_tensor(output["index"])[0])
-    return np.stack(logits) if logits else np.zeros((0, *output["shape"][1:]), np.float32)
-
-
-def keras_logits(model: keras.Model, images: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-    """Run a Keras model on prepared images, float of shape (images, 32, 90)."""
-    batches = [
-        np.asarray(model(images[i : i + 256, :, :, None].astype(np.float32), training=False))
-        for i in range(0, len(images), 256)
-    ]
-    return np.concatenate(batches)
-
-
-def check_conversion(
-    content: bytes, model: keras.Model, images: NDArray[np.floating[Any]]
-) -> float:
-    """Compare a model file with the network that it was made from.
-
-    Args:
-        content: what `to_tflite` returned.
-        model: the network itself.
-        images: float arrays, shape (images, 32, 90).
-
-    Returns:
-        The largest difference between two probabilities.
-
-    Raises:
-        BundleError: when one moved by more than 0.1, or when quantisation changed what a head reads
-            although Keras preferred it by more than that.
-    """
-    if not len(images):
-        return 0.0
-    ours, theirs = softmax(litert_logits(content, images)), softmax(keras_logits(model, images))
-    distance = float(np.abs(ours - theirs).max())
-    if not distance <= QUANTISATION_TOLERANCE:  # also when it is not a number
-        raise BundleError(
-            f"quantised weights move a probability by {distance:.3f}, "
-            f"at most {QUANTISATION_TOLERANCE} is accepted: the network was not trained properly"
-        )
-    best = np.sort(theirs, axis=-1)
-    clear = best[..., -1] - best[..., -2] > QUANTISATION_TOLERANCE
-    changed = int(((ours.argmax(-1) != theirs.argmax(-1)) & clear).sum())
-    if changed:
-        raise BundleError(f"quantised weights change what {changed} heads read with a clear lead")
-    return distance
-
-
-def pack(model: keras.Model, manifest: Manifest, golden_images: Sequence[bytes] = ()) -> Packed:
+def pack(
+    model: keras.Model,
+    manifest: Manifest,
+    golden_images: Sequence[bytes] = (),
+    shown: Corpus | None = None,
+) -> Packed:
     """Make a version of a bundle in memory.
 
     Args:
         model: the trained network; a mixed-precision one is rebuilt in float32.
         manifest: what is said of it; files and golden images are filled in.
         golden_images: original bytes of a few images; their probabilities go into the manifest.
+        shown: images on which the conversion must not change the exact match.
 
     Raises:
         BundleError: when the conversion changes what the network says.
@@ -193,19 +109,25 @@ def pack(model: keras.Model, manifest: Manifest, golden_images: Sequence[bytes] 
             f"length, got {model.output_shape[1:]}"
         )
     model = to_float32(model, manifest.architecture)
-    content = to_tflite(model)
     pixels = np.array([prepare(image) for image in golden_images]).reshape(-1, HEIGHT, WIDTH)
-    check_conversion(content, model, pixels)
+    converted = convert(model, manifest, pixels, shown)
     golden = tuple(
         Golden(
             image=image,
             text=decode_logits(logits, manifest).text,
             probabilities=tuple(tuple(round(float(p), 4) for p in row) for row in softmax(logits)),
         )
-        for image, logits in zip(golden_images, litert_logits(content, pixels), strict=True)
+        for image, logits in zip(
+            golden_images, litert_logits(converted.content, pixels), strict=True
+        )
     )
-    files = {MODEL: content, WEIGHTS: weights_file(model)}
-    return Packed(replace(manifest, golden=golden), files)
+    export = {"weights": converted.precision, "exact_match": converted.exact_match}
+    notes = tuple(f"{line}: {converted.precision} weights are used" for line in converted.refused)
+    return Packed(
+        replace(manifest, golden=golden, provenance={**manifest.provenance, "export": export}),
+        {MODEL: converted.content, WEIGHTS: weights_file(model)},
+        notes,
+    )
 
 
 def weights_file(model: keras.Model) -> bytes:
@@ -285,7 +207,7 @@ def write_bundle(
         provenance=provenance,
     )
     packed = pack(model, manifest, golden_images)
-    for line in packed.oversize():
+    for line in (*packed.notes, *packed.oversize()):
         logger.warning("%s", line)
     return packed.write(out)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -15,11 +16,14 @@ from trainer.checkpoint import Checkpoint, cache_folder
 from trainer.evaluate import Score, score
 from trainer.plan import (
     HOLDOUT_FROM,
+    Emphasis,
     Options,
+    Schedule,
     check_out,
+    check_task,
     choose_architecture,
     choose_case,
-    choose_head_weights,
+    choose_emphasis,
     choose_schedule,
     choose_task,
     describe,
@@ -30,6 +34,8 @@ from trainer.plan import (
     versions,
 )
 from trainer.quiet import import_tensorflow
+from trainer.replay import drawing
+from trainer.report import Report, check_place
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,13 +43,41 @@ if TYPE_CHECKING:
 
     import keras
 
-    from trainer.corpus import Corpus
+    from trainer.corpus import Corpus, Task
     from trainer.export import Packed
-    from trainer.loop import Epoch
+    from trainer.loop import Epoch, Labelled, Training
     from trainer.progress import Lines
+    from trainer.replay import Drawing
 
 GOLDEN_IMAGES = 4
 MAX_GOLDEN_BYTES = 64 << 10
+#: Replay is waited for at most so long, and at most for this share of the time.
+REPLAY_SECONDS = 30.0
+REPLAY_SHARE = 0.15
+
+
+@dataclass(frozen=True)
+class Job:
+    """A fit that can be done: all that can be checked without TensorFlow has been.
+
+    Args:
+        base: what it starts from, if anything.
+        held: the holdout, if there are images enough for one.
+    """
+
+    options: Options
+    base: Bundle | None
+    loaded: Corpus
+    task: Task
+    emphasis: Emphasis
+    architecture: str
+    train_on: Corpus
+    held: Corpus | None
+
+    @property
+    def shown(self) -> Corpus:
+        """What the result is shown on: the holdout, or without one what it was trained on."""
+        return self.held or self.train_on
 
 
 @dataclass(frozen=True)
@@ -54,11 +88,41 @@ class Fitted:
         packed: the new version of the bundle.
         before: the base on the holdout, if there are both and it can read the task.
         after: the challenger on the same images, through LiteRT.
+        report: the page on it.
     """
 
     packed: Packed
     before: Score | None
     after: Score | None
+    report: Report
+
+
+def prepare(options: Options) -> Job:
+    """Load and check everything that a fit needs.
+
+    Raises:
+        DatasetError: when the images or their labels do not fit, or there is too little disk.
+        BundleError: when the base is missing or damaged, or ``out`` is no place for a bundle.
+    """
+    check_out(options.out)
+    if options.report and options.report.parent != options.out:
+        check_place(options.report)
+    base = open_bundle(options.base) if options.base else None
+    manifest = base.manifest if base else None
+    loaded = corpus.load(options.datasets, choose_case(options, manifest))
+    task = choose_task(options, manifest, loaded)
+    check_task(task, loaded)
+    train_on, held = split(loaded)
+    return Job(
+        options=options,
+        base=base,
+        loaded=loaded,
+        task=task,
+        emphasis=choose_emphasis(options, task, train_on),
+        architecture=choose_architecture(options, manifest),
+        train_on=train_on,
+        held=held,
+    )
 
 
 def fit(options: Options, reporter: Lines) -> Fitted:
@@ -70,121 +134,195 @@ def fit(options: Options, reporter: Lines) -> Fitted:
 
     Raises:
         DatasetError: when the images or their labels do not fit, or there is too little disk.
-        BundleError: when the base is missing or damaged, or ``out`` is no place for a bundle.
+        BundleError: when the base is missing or damaged, ``out`` is no place for a bundle, or no
+            conversion says what the network says.
         ModuleNotFoundError: when TensorFlow is not installed.
     """
     start = time.monotonic()
-    check_out(options.out)
-    base = open_bundle(options.base) if options.base else None
-    manifest = base.manifest if base else None
-    loaded = corpus.load(options.datasets, choose_case(options, manifest))
-    task = choose_task(options, manifest, loaded)
-    corpus.check_labels(loaded.samples, task)
-    weights = choose_head_weights(options, task)
-    architecture = choose_architecture(options, manifest)
-    train_on, held = split(loaded)
-    about = (describe(train_on, held, task), origin(manifest, task, architecture))
-    for line in (*loaded.notes, *about):
-        reporter.say(line)
+    job = prepare(options)
+    reporter.say("\n".join([*job.loaded.notes, describe(job.train_on, job.held, job.task)]))
+    with drawing(job.task, options.seed, options.replay) as started:
+        import_tensorflow()
+        import keras  # noqa: PLC0415
 
-    import_tensorflow()
-    import keras  # noqa: PLC0415
+        from trainer.transfer import faster, fresh, from_base  # noqa: PLC0415
 
-    from trainer.loop import Learner, Training, label  # noqa: PLC0415
-    from trainer.transfer import faster, fresh, from_base  # noqa: PLC0415
-
-    keras.utils.set_random_seed(options.seed)
-    model = from_base(base, task) if base else fresh(architecture, task)
-    student = faster(model, architecture)
+        reporter.say(origin(job.base.manifest if job.base else None, job.task, job.architecture))
+        keras.utils.set_random_seed(options.seed)
+        model = from_base(job.base, job.task) if job.base else fresh(job.architecture, job.task)
+        student = faster(model, job.architecture)
+        replay = take(started, options, reporter)
     schedule = choose_schedule(
-        len(train_on.samples),
+        len(job.train_on.samples),
         seconds=remaining(options, time.monotonic() - start),
-        known=base is not None,
+        known=job.base is not None,
         epochs=options.epochs,
+        replay=options.replay if replay else 0.0,
     )
-    training = Training(
-        Learner(student, weights),
-        label(train_on, task),
-        label(held, task) if held else None,
-        schedule,
-        options.seed,
+    checkpoint = Checkpoint(identity(options, job.base, job.loaded, job.task), cache_folder())
+    training = learn(
+        job, student, schedule, replay=replay, checkpoint=checkpoint, reporter=reporter
     )
-    checkpoint = Checkpoint(identity(options, base, loaded, task), cache_folder())
-    if checkpoint.restore(training):
-        reporter.say(f"going on after epoch {len(training.history)} of a fit that was stopped")
-    training.run(reporter, lambda: checkpoint.save(training))
     model.set_weights(student.get_weights())
-    unmeasured = Manifest(
-        name=options.out.resolve().name,
-        charset=task.charset,
-        length=task.length,
-        min_length=task.min_length,
-        architecture=architecture,
-        case=task.case,
-        temperature=manifest.temperature if manifest else 1.0,
-        provenance=provenance(options, base, train_on, held, training.history),
-    )
-    fitted = measure(model, unmeasured, base=base, train_on=train_on, held=held)
+    fitted = measure(job, model, schedule, training.history)
     checkpoint.remove()
     return fitted
 
 
-def provenance(
-    options: Options,
-    base: Bundle | None,
-    train_on: Corpus,
-    held: Corpus | None,
-    history: Sequence[Epoch],
-) -> dict[str, Any]:
+def take(started: Drawing | None, options: Options, reporter: Lines) -> Labelled | None:
+    """The images for replay, with a line on them; none are no reason to give up."""
+    from trainer.loop import Labelled  # noqa: PLC0415
+
+    if started is None:
+        return None
+    drawn = started.take(min(REPLAY_SECONDS, REPLAY_SHARE * options.minutes * 60))
+    if drawn.problem:
+        reporter.say(f"replay: {drawn.problem}")
+    if not len(drawn.images):
+        reporter.say("replay: going on without synthetic images")
+        return None
+    return Labelled(drawn.images, drawn.classes)
+
+
+def learn(
+    job: Job,
+    student: keras.Model,
+    schedule: Schedule,
+    *,
+    replay: Labelled | None,
+    checkpoint: Checkpoint,
+    reporter: Lines,
+) -> Training:
+    """Train, from the checkpoint of a fit that was stopped if there is one."""
+    from trainer.loop import Learner, Training, label  # noqa: PLC0415
+
+    training = Training(
+        Learner(student, job.emphasis),
+        label(job.train_on, job.task),
+        label(job.held, job.task) if job.held else None,
+        schedule,
+        job.options.seed,
+        replay=replay,
+    )
+    if checkpoint.restore(training):
+        reporter.say(f"going on after epoch {len(training.history)} of a fit that was stopped")
+    try:
+        training.run(reporter, lambda: checkpoint.save(training))
+    except KeyboardInterrupt:
+        if checkpoint.path.exists():
+            reporter.say("stopped; the same command will go on from the last checkpoint")
+        raise
+    return training
+
+
+def provenance(job: Job, history: Sequence[Epoch]) -> dict[str, Any]:
     """How the model came to be."""
     return {
         "recipe": "fit",
-        "base": {"name": base.manifest.name, "model": base.hash} if base else None,
-        "trained_on": len(train_on.samples),
-        "held_out": len(held.samples) if held else 0,
-        "seed": options.seed,
+        "base": {"name": job.base.manifest.name, "model": job.base.hash} if job.base else None,
+        "trained_on": len(job.train_on.samples),
+        "held_out": len(job.held.samples) if job.held else 0,
+        "seed": job.options.seed,
         "steps": history[-1].step if history else 0,
         "seconds": round(history[-1].seconds, 1) if history else 0.0,
         "versions": versions(),
     }
 
 
-def measure(
-    model: keras.Model,
-    manifest: Manifest,
-    *,
-    base: Bundle | None,
-    train_on: Corpus,
-    held: Corpus | None,
-) -> Fitted:
-    """Convert a network, calibrate it, and compare it with its base on the holdout."""
-    from trainer.export import litert_logits, pack  # noqa: PLC0415
+def settings(job: Job, schedule: Schedule, manifest: Manifest) -> dict[str, object]:
+    """What a fit was made with, for its report."""
+    made, emphasis = manifest.provenance, job.emphasis
+    characters = zip(job.task.charset, emphasis.classes or (), strict=False)
+    return {
+        "datasets": ", ".join(job.options.datasets),
+        "base": f"{made['base']['name']} ({made['base']['model']})" if made["base"] else "none",
+        "architecture": job.architecture,
+        "images trained on": made["trained_on"],
+        "images held out": made["held_out"],
+        "characters": job.task.charset,
+        "length": job.task.lengths,
+        "case": job.task.case,
+        "seed": made["seed"],
+        "steps": f"{made['steps']} of {schedule.steps}",
+        "seconds of training": made["seconds"],
+        "batch": f"{schedule.own} of the site and {schedule.replayed} drawn",
+        "highest learning rate": schedule.learning_rate,
+        "weights of positions": ", ".join(f"{weight:g}" for weight in emphasis.heads),
+        "weights of characters": ", ".join(f"{c} {w:g}" for c, w in characters) or "the same",
+        "label smoothing": emphasis.label_smoothing,
+        "weights in the model file": made["export"]["weights"],
+        "temperature": manifest.temperature,
+    }
 
-    packed = pack(model, manifest, golden_images(model, held or train_on))
-    if held is None:
-        calibration = {"method": "inherited from the base" if base else "none"}
-        manifest = replace(packed.manifest, calibration=calibration, accuracy={"n": 0})
-        return Fitted(replace(packed, manifest=manifest), None, None)
-    logits = litert_logits(packed.files[MODEL], held.images)
-    temperature = fit_temperature(logits, held.labels, packed.manifest)
-    manifest = replace(packed.manifest, temperature=round(temperature, 4))
-    after = score([decode_logits(row, manifest) for row in logits], held.labels)
-    manifest = replace(
-        manifest,
-        accuracy={**after.as_dict(), "on": "holdout"},
-        calibration={
-            "method": "temperature, on the holdout",
-            "ece": round(after.calibration_error, 4),
-            "n": after.n,
-        },
+
+def measure(job: Job, model: keras.Model, schedule: Schedule, history: Sequence[Epoch]) -> Fitted:
+    """Convert a network, calibrate it, and compare it with its base on the holdout."""
+    from trainer.conversion import litert_logits  # noqa: PLC0415
+    from trainer.export import pack  # noqa: PLC0415
+
+    base, held, shown = job.base, job.held, job.shown
+    manifest = Manifest(
+        name=job.options.out.resolve().name,
+        charset=job.task.charset,
+        length=job.task.length,
+        min_length=job.task.min_length,
+        architecture=job.architecture,
+        case=job.task.case,
+        temperature=base.manifest.temperature if base else 1.0,
+        provenance=provenance(job, history),
+        calibration={"method": "inherited from the base" if base else "none"},
+        accuracy={"n": 0},
     )
-    before = score_base(base, manifest, held) if base else None
-    return Fitted(replace(packed, manifest=manifest), before, after)
+    packed = pack(model, manifest, golden_images(model, shown), shown)
+    logits = litert_logits(packed.files[MODEL], shown.images)
+    manifest = packed.manifest
+    if held is not None:
+        temperature = fit_temperature(logits, held.labels, manifest)
+        manifest = replace(manifest, temperature=round(temperature, 4))
+    readings = [decode_logits(row, manifest) for row in logits]
+    after = score(readings, shown.labels)
+    if held is not None:
+        manifest = replace(
+            manifest,
+            accuracy={**after.as_dict(), "on": "holdout"},
+            calibration={
+                "method": "temperature, on the holdout",
+                "ece": round(after.calibration_error, 4),
+                "ece_by_chance": round(after.chance_error, 4),
+                "n": after.n,
+            },
+        )
+    before = score_base(base, manifest, held) if base and held else None
+    doubt = after.calibration_warning if held else None
+    few = f"Fewer than {HOLDOUT_FROM} labels: nothing was held out, so nothing is measured."
+    return Fitted(
+        replace(packed, manifest=manifest),
+        before,
+        after if held else None,
+        Report(
+            title=manifest.name,
+            about=f"{after.n} images {'held out' if held else 'that it was trained on'}",
+            samples=shown.samples,
+            readings=readings,
+            score=after,
+            measured=held is not None,
+            before=before,
+            history=history,
+            notes=[
+                *([] if held else [few]),
+                *([doubt] if doubt else []),
+                *job.loaded.notes,
+                *packed.notes,
+            ],
+            settings=settings(job, schedule, manifest),
+            versions={"python": platform.python_version(), **versions()},
+        ),
+    )
 
 
 def score_base(base: Bundle, manifest: Manifest, held: Corpus) -> Score | None:
     """The base on the holdout, told the charset and length; ``None`` if it cannot read those."""
-    from trainer.export import litert_logits  # noqa: PLC0415
+    from trainer.conversion import litert_logits  # noqa: PLC0415
 
     length = manifest.length if manifest.length == manifest.min_length else None
     logits = litert_logits(base.read(MODEL), held.images)
@@ -197,7 +335,7 @@ def score_base(base: Bundle, manifest: Manifest, held: Corpus) -> Score | None:
 
 def golden_images(model: keras.Model, shown: Corpus) -> list[bytes]:
     """The small images that a network is surest of: they tell a damaged bundle on any processor."""
-    from trainer.export import keras_logits  # noqa: PLC0415
+    from trainer.conversion import keras_logits  # noqa: PLC0415
 
     surest = softmax(keras_logits(model, shown.images)).max(axis=-1).min(axis=-1).argsort()[::-1]
     small = (shown.samples[i].data for i in surest)
@@ -206,16 +344,23 @@ def golden_images(model: keras.Model, shown: Corpus) -> list[bytes]:
 
 def summary(fitted: Fitted, folder: Path) -> str:
     """The last lines of a fit."""
-    written = f"written  {folder}"
+    lines = list(fitted.packed.notes)
     if fitted.after is None:
-        return f"not measured: fewer than {HOLDOUT_FROM} labels\n{written}"
-    low, high = fitted.after.interval
-    before = f"{fitted.before.exact_match:.4f}" if fitted.before else "nothing to compare with"
-    return (
-        f"before   {before}\n"
-        f"after    {fitted.after.exact_match:.4f} (95 %: {low:.4f} to {high:.4f}), "
-        f"exact match on {fitted.after.n} held out\n"
-        f"calibration error {fitted.after.calibration_error:.4f}, "
-        f"coverage at 99 % {fitted.after.coverage:.4f}\n"
-        f"{written}"
-    )
+        found = fitted.report.score
+        lines.append(
+            f"not measured: fewer than {HOLDOUT_FROM} labels "
+            f"(reads {found.hits} of the {found.n} images that it was trained on)"
+        )
+    else:
+        low, high = fitted.after.interval
+        before = f"{fitted.before.exact_match:.4f}" if fitted.before else "nothing to compare with"
+        lines += [
+            f"before   {before}",
+            f"after    {fitted.after.exact_match:.4f} (95 %: {low:.4f} to {high:.4f}), "
+            f"exact match on {fitted.after.n} held out",
+            f"calibration error {fitted.after.calibration_error:.4f}, "
+            f"coverage at 99 % {fitted.after.coverage:.4f}",
+        ]
+        if doubt := fitted.after.calibration_warning:
+            lines.append(doubt)
+    return "\n".join([*lines, *fitted.packed.oversize(), f"written  {folder}"])

@@ -13,20 +13,19 @@ import tensorflow as tf
 
 from scrapy_captcha.recognizer import softmax
 from trainer.augment import augment
+from trainer.conversion import keras_logits
 from trainer.corpus import encode
-from trainer.export import keras_logits
 from trainer.losses import per_head_cross_entropy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
     from trainer.corpus import Corpus, Task
-    from trainer.plan import Schedule
+    from trainer.plan import Emphasis, Schedule
 
 WEIGHT_DECAY = 1e-4
-LABEL_SMOOTHING = 0.05
 WARMUP_STEPS = 20
 #: The learning rate ends at this share of its peak.
 FINAL_RATE = 0.01
@@ -87,12 +86,12 @@ class Learner:
 
     Args:
         model: a network of ``trainer.networks``; it is changed in place.
-        head_weights: one weight a head.
+        emphasis: what counts how much in the loss.
     """
 
-    def __init__(self, model: keras.Model, head_weights: Sequence[float]) -> None:
+    def __init__(self, model: keras.Model, emphasis: Emphasis) -> None:
         self.model = model
-        self._head_weights = tuple(head_weights)
+        self._emphasis = emphasis
         self._optimizer = keras.optimizers.AdamW(1e-3, weight_decay=WEIGHT_DECAY, clipnorm=5.0)
         self._optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
         self._optimizer.build(model.trainable_variables)
@@ -116,7 +115,13 @@ class Learner:
         weights = self.model.trainable_variables
         with tf.GradientTape() as tape:
             logits = self.model(pixels, training=True)
-            loss = per_head_cross_entropy(classes, logits, self._head_weights, LABEL_SMOOTHING)
+            loss = per_head_cross_entropy(
+                classes,
+                logits,
+                self._emphasis.heads,
+                self._emphasis.label_smoothing,
+                self._emphasis.classes,
+            )
         self._optimizer.apply(tape.gradient(loss, weights), weights)
         for average, value in zip(self._average, self._live, strict=True):
             average.assign_add((1.0 - decay) * (value - average))
@@ -149,6 +154,7 @@ class Training:
         holdout: what epochs are compared on, or ``None``.
         schedule: how long and how fast.
         seed: the order of the images and their augmentation follow from it.
+        replay: synthetic images that fill up each batch, as many as the schedule says.
     """
 
     def __init__(
@@ -158,6 +164,8 @@ class Training:
         holdout: Labelled | None,
         schedule: Schedule,
         seed: int,
+        *,
+        replay: Labelled | None = None,
     ) -> None:
         self.learner = learner
         self.history: list[Epoch] = []
@@ -165,6 +173,7 @@ class Training:
         self._holdout = holdout
         self._schedule = schedule
         self._seed = seed
+        self._replay = replay
         self._step = 0
         self._elapsed = 0.0
         self._best: Epoch | None = None
@@ -181,13 +190,10 @@ class Training:
         last = time.monotonic()
         losses: list[Any] = []
         while not self._finished():
-            chosen = self._batch()
+            batch = self._batch()
             losses.append(
                 self.learner.step(
-                    self._data.images[chosen],
-                    self._data.classes[chosen],
-                    self._rate(),
-                    (self._seed, self._step),
+                    batch.images, batch.classes, self._rate(), (self._seed, self._step)
                 )
             )
             self._step += 1
@@ -250,13 +256,22 @@ class Training:
         cosine = (1 + math.cos(math.pi * self._progress())) / 2
         return self._schedule.learning_rate * warm * max(FINAL_RATE, cosine)
 
-    def _batch(self) -> NDArray[np.int64]:
-        """The images of this step: each once a pass, in an order of its own."""
-        count, size = len(self._data.images), self._schedule.batch
+    def _batch(self) -> Labelled:
+        """The images of this step: the own ones each once a pass, in an order of its own."""
+        count, size = len(self._data.images), self._schedule.own
         which, place = divmod(self._step, max(1, count // size))
         if self._order[0] != which:
             self._order = which, np.random.default_rng([self._seed, which]).permutation(count)
-        return np.resize(self._order[1][place * size :], size)
+        chosen = np.resize(self._order[1][place * size :], size)
+        images, classes = self._data.images[chosen], self._data.classes[chosen]
+        if self._replay is None or not self._schedule.replayed:
+            return Labelled(images, classes)
+        rng = np.random.default_rng([self._seed, self._step, self._schedule.replayed])
+        drawn = rng.integers(len(self._replay.images), size=self._schedule.replayed)
+        return Labelled(
+            np.concatenate([images, self._replay.images[drawn]]),
+            np.concatenate([classes, self._replay.classes[drawn]]),
+        )
 
     def _end_epoch(self, loss: float) -> None:
         epoch = Epoch(len(self.history) + 1, self._step, loss, self._elapsed)

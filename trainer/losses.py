@@ -11,7 +11,11 @@ if TYPE_CHECKING:
 
 
 def per_head_cross_entropy(
-    labels: Any, logits: Any, head_weights: Sequence[float], label_smoothing: float = 0.0
+    labels: Any,
+    logits: Any,
+    head_weights: Sequence[float],
+    label_smoothing: float = 0.0,
+    class_weights: Sequence[float] | None = None,
 ) -> Any:
     """Cross entropy of every head, averaged over heads by weight and over the batch.
 
@@ -22,6 +26,8 @@ def per_head_cross_entropy(
         logits: float of shape (batch, heads, classes).
         head_weights: one weight a head, as in ``(1, 1.2, 1.2, 1)``.
         label_smoothing: share of a label that is spread over all classes.
+        class_weights: one weight a class, for the heads whose label it is; a mean weight of one
+            over the labels keeps the loss comparable. ``None`` is one for all.
 
     Returns:
         A float32 scalar, in nats a head.
@@ -32,4 +38,6 @@ def per_head_cross_entropy(
     picked = tf.gather(log_chances, labels, axis=-1, batch_dims=2)
     smooth = tf.reduce_mean(log_chances, axis=-1)
     loss = -(1.0 - label_smoothing) * picked - label_smoothing * smooth
+    if class_weights is not None:
+        loss *= tf.gather(tf.constant(class_weights, tf.float32), labels)
     return tf.reduce_mean(loss @ weights[:, None]) / tf.reduce_sum(weights)

@@ -10,11 +10,14 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from scrapy_captcha.bundle import CURRENT
+import numpy as np
+
+from scrapy_captcha.bundle import CURRENT, MAX_CHARSET, MAX_HEADS
 from scrapy_captcha.errors import BundleError, DatasetError
-from trainer.corpus import Task
+from trainer.corpus import Task, check_labels, encode, fold_case, name_some
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from scrapy_captcha.bundle import Bundle, Manifest
@@ -28,6 +31,9 @@ FREE_BYTES = 32 << 20
 SCRATCH_PASSES = 30
 #: An epoch is a pass over the images, but has at least and at most so many steps.
 EPOCH_STEPS = (40, 300)
+LABEL_SMOOTHING = 0.05
+#: Balanced weights of characters stay within this factor of the mean, either way.
+BALANCE = 3.0
 #: Seconds that are left for measuring and writing when training ends.
 RESERVED = 12.0
 
@@ -46,6 +52,11 @@ class Options:
         lengths: shortest and longest text; ``None`` for the base's, or else what the labels have.
         head_weights: one weight a head in the loss.
         epochs: passes over the images, instead of the built-in schedule.
+        class_weights: weights of characters in the loss, "balanced" for rare ones above frequent
+            ones, ``None`` for all the same.
+        label_smoothing: share of a label that is spread over all classes.
+        replay: share of a batch that is synthetic.
+        report: where the page on the fit goes; ``None`` for nowhere.
     """
 
     datasets: tuple[str, ...]
@@ -58,6 +69,25 @@ class Options:
     lengths: tuple[int, int] | None = None
     head_weights: tuple[float, ...] | None = None
     epochs: int | None = None
+    class_weights: Mapping[str, float] | str | None = None
+    label_smoothing: float = LABEL_SMOOTHING
+    replay: float = 0.0
+    report: Path | None = None
+
+
+@dataclass(frozen=True)
+class Emphasis:
+    """What counts how much in the loss.
+
+    Args:
+        heads: one weight a position.
+        classes: one weight a class, of mean one over the labels; ``None`` for all the same.
+        label_smoothing: share of a label that is spread over all classes.
+    """
+
+    heads: tuple[float, ...]
+    classes: tuple[float, ...] | None = None
+    label_smoothing: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -71,6 +101,7 @@ class Schedule:
         learning_rate: the peak.
         seconds: when they run out the learning rate has come down all the same.
         patience: epochs without a better holdout before the second half ends early.
+        replayed: how many of a batch are synthetic.
     """
 
     steps: int
@@ -79,6 +110,12 @@ class Schedule:
     learning_rate: float
     seconds: float
     patience: int
+    replayed: int = 0
+
+    @property
+    def own(self) -> int:
+        """How many of a batch are the site's own."""
+        return self.batch - self.replayed
 
 
 def check_out(out: Path) -> None:
@@ -136,18 +173,60 @@ def choose_task(options: Options, base: Manifest | None, loaded: Corpus) -> Task
     return Task(charset, longest, shortest, case)
 
 
-def choose_head_weights(options: Options, task: Task) -> tuple[float, ...]:
-    """One weight a head, all of them one unless told otherwise.
+def check_task(task: Task, loaded: Corpus) -> None:
+    """Make sure that a bundle can be made for it.
 
     Raises:
-        DatasetError: when there are more or fewer than heads.
+        DatasetError: when there are too few or too many characters or heads, or labels that do not
+            fit; files are named.
     """
-    weights = options.head_weights or (1.0,) * task.length
-    if len(weights) != task.length:
+    if len(task.charset) < 2:
         raise DatasetError(
-            f"expected {task.length} head weights, one a character, got {len(weights)}"
+            f"all {len(loaded.samples)} images have no other character than {task.charset!r}: "
+            "there is nothing to tell apart"
         )
-    return weights
+    if len(task.charset) > MAX_CHARSET:
+        raise DatasetError(
+            f"expected at most {MAX_CHARSET} different characters, got {len(task.charset)}"
+        )
+    if task.length > MAX_HEADS:
+        long = [s.name for s in loaded.samples if len(s.label) > MAX_HEADS]
+        raise DatasetError(
+            f"expected labels of at most {MAX_HEADS} characters, {len(long)} of "
+            f"{len(loaded.samples)} are longer: {name_some(long)}"
+        )
+    check_labels(loaded.samples, task)
+
+
+def choose_emphasis(options: Options, task: Task, train_on: Corpus) -> Emphasis:
+    """What counts how much: the same for all unless told otherwise.
+
+    Raises:
+        DatasetError: when there are more or fewer weights than heads, or a weight for a character
+            outside the charset.
+    """
+    heads = options.head_weights or (1.0,) * task.length
+    if len(heads) != task.length:
+        raise DatasetError(
+            f"expected {task.length} head weights, one a character, got {len(heads)}"
+        )
+    if options.class_weights is None:
+        return Emphasis(heads, None, options.label_smoothing)
+    counts = np.bincount(encode(train_on.labels, task).ravel(), minlength=task.classes)
+    if isinstance(options.class_weights, str):
+        fair = counts.sum() / max(1, np.count_nonzero(counts))
+        weights = np.clip(fair / np.maximum(counts, 1), 1 / BALANCE, BALANCE)
+    else:
+        asked = {fold_case(c, task.case): w for c, w in options.class_weights.items()}
+        if strange := sorted(set(asked) - set(task.charset)):
+            raise DatasetError(
+                f"expected weights of characters in the charset {task.charset}, "
+                f"got some of {', '.join(strange)}"
+            )
+        blank = [1.0] * (task.classes - len(task.charset))
+        weights = np.array([asked.get(c, 1.0) for c in task.charset] + blank)
+    weights = weights * counts.sum() / (weights * counts).sum()
+    return Emphasis(heads, tuple(round(float(w), 4) for w in weights), options.label_smoothing)
 
 
 def choose_architecture(options: Options, base: Manifest | None) -> str:
@@ -191,7 +270,9 @@ def origin(base: Manifest | None, task: Task, architecture: str) -> str:
     return f"from {base.name}" + ("" if whole else ", with new heads for this charset and length")
 
 
-def choose_schedule(count: int, *, seconds: float, known: bool, epochs: int | None) -> Schedule:
+def choose_schedule(
+    count: int, *, seconds: float, known: bool, epochs: int | None, replay: float = 0.0
+) -> Schedule:
     """How long to train, and how fast.
 
     Args:
@@ -199,9 +280,11 @@ def choose_schedule(count: int, *, seconds: float, known: bool, epochs: int | No
         seconds: at most.
         known: whether a base knows the features already.
         epochs: passes over the images; ``None`` chooses.
+        replay: share of a batch that is synthetic.
     """
     batch = 32 if count < HOLDOUT_FROM else 64
-    one_pass = math.ceil(count / batch)
+    replayed = min(batch - 1, round(batch * replay))
+    one_pass = math.ceil(count / (batch - replayed))
     epoch_steps = min(max(one_pass, EPOCH_STEPS[0]), EPOCH_STEPS[1])
     if known:
         steps = max(400 if count < HOLDOUT_FROM else 600, 8 * one_pass)
@@ -216,6 +299,7 @@ def choose_schedule(count: int, *, seconds: float, known: bool, epochs: int | No
         learning_rate=1e-3 if known else 2e-3,
         seconds=seconds,
         patience=8,
+        replayed=replayed,
     )
 
 
@@ -231,7 +315,7 @@ def identity(options: Options, base: Bundle | None, loaded: Corpus, task: Task) 
     for sample in loaded.samples:
         images.update(f"{sample.digest} {sample.label}\n".encode())
     return {
-        "options": {**asdict(options), "out": str(options.out.resolve())},
+        "options": {**asdict(options), "out": str(options.out.resolve()), "report": None},
         "base": base.hash if base else None,
         "images": images.hexdigest(),
         "task": asdict(task),

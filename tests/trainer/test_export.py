@@ -13,21 +13,21 @@ from drawn_captchas import captcha  # noqa: E402
 from scrapy_captcha.bundle import MODEL, WEIGHTS, Manifest, open_bundle  # noqa: E402
 from scrapy_captcha.errors import BundleError  # noqa: E402
 from scrapy_captcha.recognizer import Recognizer  # noqa: E402
-from trainer import networks  # noqa: E402
+from trainer import conversion, networks  # noqa: E402
 from trainer.__main__ import main  # noqa: E402
-from trainer.corpus import Task  # noqa: E402
+from trainer.conversion import check_conversion, keras_logits, to_tflite  # noqa: E402
+from trainer.corpus import Corpus, Sample, Task  # noqa: E402
 from trainer.export import (  # noqa: E402
-    check_conversion,
-    keras_logits,
     load_weights,
+    pack,
     to_float32,
-    to_tflite,
     weights_file,
     write_bundle,
 )
-from trainer.transfer import fresh, from_base  # noqa: E402
+from trainer.transfer import faster, fresh, from_base  # noqa: E402
 
 TASK = Task("abcdef", 3, 3, "lower")
+MANIFEST = Manifest("test", TASK.charset, TASK.length, TASK.min_length, "four_head_compact")
 
 
 def noise(count):
@@ -89,12 +89,77 @@ def test_a_conversion_that_changes_what_is_read_is_refused():
     model, other = fresh("four_head_compact", TASK), fresh("four_head_compact", TASK)
     *trunk, kernel, bias = other.get_weights()
     other.set_weights([*trunk, kernel, bias + np.array([9, 0, 0, 0, 0, 0])])
-    with pytest.raises(BundleError, match="move a probability by"):
+    with pytest.raises(BundleError, match="a probability moves by"):
         check_conversion(to_tflite(other), model, noise(2))
     weights = model.get_weights()
     model.set_weights([*weights[:-1], weights[-1] * np.nan])
     with pytest.raises(BundleError, match="nan"):
         check_conversion(to_tflite(model), model, noise(2))
+
+
+def test_each_way_to_store_weights_keeps_what_the_network_says():
+    model = fresh("four_head_compact", TASK)
+    sizes = []
+    for precision, distance in [("int8", 0.1), ("float16", 0.002), ("float32", 1e-4)]:
+        content = to_tflite(model, precision)
+        assert check_conversion(content, model, noise(3)) <= distance
+        sizes.append(len(content))
+    assert sizes == sorted(sizes)
+
+
+def sure(texts):
+    """Logits of a network that is certain of these texts."""
+    return np.array(
+        [[[9.0 * (c == read) for c in TASK.charset] for read in text] for text in texts], np.float32
+    )
+
+
+@pytest.mark.parametrize(
+    ("n", "changed", "accepted"),
+    [(20, 1, True), (20, 2, False), (1000, 2, True), (1000, 3, False)],
+)
+def test_the_exact_match_may_differ_by_one_image_or_two_tenths_of_a_point(
+    monkeypatch, n, changed, accepted
+):
+    labels = ["abc"] * n
+    samples = tuple(Sample(f"{i}.png", label, b"") for i, label in enumerate(labels))
+    shown = Corpus(samples, np.zeros((n, 32, 90), np.float16), ())
+    other = ["abd"] * changed + labels[changed:]
+    monkeypatch.setattr(conversion, "litert_logits", lambda *_: sure(other))
+    monkeypatch.setattr(conversion, "keras_logits", lambda *_: sure(labels))
+    if accepted:
+        found = conversion.compare_exact(b"", None, MANIFEST, shown)
+        assert found == {"litert": 1 - changed / n, "keras": 1.0, "n": n}
+    else:
+        with pytest.raises(BundleError, match=f"of {n} images it reads {n - changed} right"):
+            conversion.compare_exact(b"", None, MANIFEST, shown)
+
+
+def test_weights_that_quantisation_spoils_are_stored_in_more_bits_with_a_line_on_it(monkeypatch):
+    model, other = fresh("four_head_compact", TASK), fresh("four_head_compact", TASK)
+    *trunk, kernel, bias = other.get_weights()
+    other.set_weights([*trunk, kernel, bias + np.array([9, 0, 0, 0, 0, 0])])
+
+    def spoilt(given, precision="int8"):
+        return to_tflite(other if precision == "int8" else given, precision)
+
+    monkeypatch.setattr(conversion, "to_tflite", spoilt)
+    packed = pack(model, MANIFEST, [captcha("abc")])
+    assert packed.manifest.provenance["export"]["weights"] == "float16"
+    (line,) = packed.notes
+    assert "with int8 weights, a probability moves by" in line
+    assert line.endswith("float16 weights are used")
+    monkeypatch.setattr(conversion, "MAX_MODEL_BYTES", 1000)
+    with pytest.raises(BundleError, match="with float32 weights, they take"):
+        pack(model, MANIFEST, [captcha("abc")])
+
+
+def test_weights_of_another_version_of_the_architecture_are_no_base():
+    image = keras.Input((32, 90, 1))
+    flat = keras.layers.Flatten()(keras.layers.MaxPooling2D(8)(image))
+    other = keras.layers.Reshape((3, 6))(keras.layers.Dense(18)(flat))
+    with pytest.raises(BundleError, match="not those of four_head_compact in this version"):
+        faster(keras.Model(image, other), "four_head_compact")
 
 
 def test_code_in_a_weights_file_is_not_run(tmp_path):

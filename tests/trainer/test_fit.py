@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import sys
@@ -10,28 +11,11 @@ pytest.importorskip("keras")
 
 from drawn_captchas import captcha, texts, write_folder
 
+from scrapy_captcha import bundle
 from scrapy_captcha.bundle import open_bundle
 from scrapy_captcha.recognizer import Recognizer
-from trainer import checkpoint, plan, progress
+from trainer import checkpoint, plan, progress, replay
 from trainer.__main__ import main
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_folder(tmp_path_factory.mktemp("images") / "site", texts(80))
-
-
-@pytest.fixture(scope="module")
-def trained(folder, tmp_path_factory):
-    """A bundle trained from scratch, and what was said meanwhile."""
-    out = tmp_path_factory.mktemp("models") / "site"
-    said = []
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("XDG_CACHE_HOME", str(out.parent / "cache"))
-        patched.setattr(progress.Lines, "say", lambda _, text: said.append(text))
-        command = ["fit", "--dataset", str(folder), "--out", str(out), "--minutes", "5"]
-        assert main([*command, "--epochs", "30", "--seed", "3"]) == 0
-    return out, said
 
 
 def test_a_reader_trained_from_scratch_reads_its_images_through_litert(trained, folder):
@@ -56,38 +40,11 @@ def test_below_200_labels_all_are_trained_on_and_the_manifest_says_so(trained):
     assert len(manifest.golden) == 4
 
 
-def test_a_finished_fit_leaves_nothing_but_the_version(trained):
+def test_a_finished_fit_leaves_nothing_but_the_version_and_the_report(trained):
     out, _ = trained
-    assert {path.name for path in out.iterdir()} == {"CURRENT", open_bundle(out).folder.name}
+    version = open_bundle(out).folder.name
+    assert {path.name for path in out.iterdir()} == {"CURRENT", version, "report.html"}
     assert list((out.parent / "cache").rglob("*.npz")) == []
-
-
-def test_evaluate_prints_one_json_object_and_counts_unreadable_images_as_errors(
-    trained, folder, tmp_path, capsys
-):
-    shutil.copytree(folder, tmp_path / "test")
-    (tmp_path / "test" / "00_torn.png").write_bytes(captcha("00")[:80])
-    command = ["evaluate", "--dataset", str(tmp_path / "test"), "--model", str(trained[0])]
-    assert main([*command, "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["n"] == 81
-    assert 0.93 < found["exact_match"] <= 80 / 81 + 1e-4
-    low, high = found["interval_95"]
-    assert low < found["exact_match"] < high
-    assert len(found["per_position"]) == 2
-    assert found["latency_ms"] > 0
-    assert found["model_bytes"] < 3 << 20
-    assert [name.endswith("00_torn.png") for name in found["unreadable"]] == [True]
-    assert main([*command, "--charset", "0147", "--length", "2"]) == 0
-    table = capsys.readouterr().out
-    assert "exact match" in table
-    assert "00_torn.png" in table
-
-
-def test_a_charset_that_the_model_cannot_read_is_bad_input_for_evaluate(trained, folder, capsys):
-    command = ["evaluate", "--dataset", str(folder), "--model", str(trained[0])]
-    assert main([*command, "--charset", "01z"]) == 2
-    assert "it does not know 'z'" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +56,8 @@ def longer(trained, tmp_path_factory):
     command = ["fit", "--dataset", str(place / "images"), "--base", str(trained[0])]
     command += ["--out", str(place / "model"), "--charset", "1479", "--length", "3"]
     command += ["--minutes", "5", "--epochs", "8", "--head-weights", "1,1.2,1"]
+    command += ["--class-weights", "balanced", "--label-smoothing", "0.1", "--replay", "0.25"]
+    command += ["--report", str(place / "page.html")]
 
     def stop(_, epoch):
         if epoch.number == 3:
@@ -108,10 +67,12 @@ def longer(trained, tmp_path_factory):
         patched.setenv("XDG_CACHE_HOME", str(place / "cache"))
         patched.setattr(progress.Lines, "say", lambda _, text: said.append(text))
         patched.setattr(checkpoint, "EVERY", 0.0)
+        patched.setattr(replay, "POOL", 100)
         patched.setattr(progress.Lines, "epoch", stop)
         interrupted = main(command)
         left = (place / "model").exists()
         patched.undo()
+        patched.setattr(replay, "POOL", 100)
         patched.setenv("XDG_CACHE_HOME", str(place / "cache"))
         patched.setattr(progress.Lines, "say", lambda _, text: said.append(text))
         finished = main(command)
@@ -126,6 +87,39 @@ def test_ctrl_c_writes_nothing_and_the_same_command_goes_on_from_there(longer):
     assert "going on after epoch 2 of a fit that was stopped" in said
     numbers = [int(line.split()[1]) for line in said if line.startswith("epoch")]
     assert numbers == [3, 4, 5, 6, 7, 8]
+
+
+def test_the_user_is_told_that_a_stopped_fit_can_go_on(longer):
+    said = longer[1]
+    assert "stopped; the same command will go on from the last checkpoint" in said
+
+
+def test_the_report_of_a_fit_shows_curves_the_holdout_and_the_settings(longer):
+    page = (longer[0] / "page.html").read_text(encoding="utf-8")
+    held = open_bundle(longer[0] / "model").manifest.provenance["held_out"]
+    assert f"Measured on {held} images held out." in page
+    for part in ("loss over step", "exact match on the holdout over step", "Calibration"):
+        assert part in page
+    for cell in ("1, 1.2, 1", "<td>label smoothing</td><td>0.1</td>", "<td>tensorflow</td>"):
+        assert cell in page
+    assert not (longer[0] / "model" / "report.html").exists()
+
+
+def test_without_a_holdout_the_report_says_so_and_claims_nothing(trained):
+    page = (trained[0] / "report.html").read_text(encoding="utf-8")
+    assert "Fewer than 200 labels: nothing was held out, so nothing is measured." in page
+    assert "Measured on 80 images that it was trained on." in page
+    assert "loss over step" in page
+    assert "Still wrong after training" in page
+    assert "Calibration" not in page
+
+
+def test_the_manifest_says_how_the_model_file_compares_with_keras(trained, longer):
+    for out, n in [(trained[0], 80), (longer[0] / "model", None)]:
+        made = open_bundle(out).manifest.provenance
+        exact = made["export"]["exact_match"]
+        assert exact["n"] == (n or made["held_out"])
+        assert abs(exact["litert"] - exact["keras"]) <= max(0.002, 1 / exact["n"]) + 1e-4
 
 
 def test_with_200_labels_each_epoch_is_measured_on_the_holdout(longer):
@@ -171,6 +165,66 @@ def test_bad_input_is_refused_with_names_and_counts_before_anything_is_written(
     assert "expected 2 head weights" in refused(capsys, *fit, folder, "--head-weights", "1,1,1")
     assert "expected one of four_head" in refused(capsys, *fit, folder, "--architecture", "none")
     assert not out.exists()
+
+
+def test_images_with_nothing_to_tell_apart_or_labels_too_long_are_refused(tmp_path, capsys):
+    write_folder(tmp_path / "one", ["00", "00", "00"])
+    write_folder(tmp_path / "same", ["0", "00", "000"])
+    write_folder(tmp_path / "long", ["01", "01" * 17])
+    (tmp_path / "torn").mkdir()
+    for name in ("00", "11", "01"):
+        (tmp_path / "torn" / f"{name}.png").write_bytes(captcha(name)[:70])
+    fit = "--out", tmp_path / "out", "--dataset"
+    assert "all 3 images have the one label '00'" in refused(capsys, *fit, tmp_path / "one")
+    assert "no other character than '0'" in refused(capsys, *fit, tmp_path / "same")
+    message = refused(capsys, *fit, tmp_path / "long")
+    assert "at most 32 characters, 1 of 2 are longer" in message
+    assert "01_0000.png" not in message
+    assert "01_0001.png" in message
+    message = refused(capsys, *fit, tmp_path / "torn")
+    assert "left out 3 files (unreadable or damaged)" in message
+    assert "00.png, " in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_left_out_is_said_before_anything_else(trained, tmp_path, capsys, monkeypatch):
+    write_folder(tmp_path / "site", texts(6))
+    first, second, *_ = sorted((tmp_path / "site").iterdir())
+    (tmp_path / "site" / f"{first.name[:2]}_copy.png").write_bytes(first.read_bytes())
+    (tmp_path / "site" / "zz_other.png").write_bytes(second.read_bytes())
+    (tmp_path / "site" / "11_torn.png").write_bytes(captcha("11")[:80])
+    monkeypatch.setitem(sys.modules, "tensorflow", None)  # as far as this goes
+    assert main(["fit", "--dataset", str(tmp_path / "site"), "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().out
+    assert "left out 1 files (unreadable or damaged)" in said
+    assert "left out 1 files (second copies of an image)" in said
+    assert "left out 2 files (one image under two labels)" in said
+    assert "zz_other.png" in said
+
+
+def test_a_full_disk_at_the_end_leaves_no_half_a_bundle(
+    trained, folder, tmp_path, capsys, monkeypatch
+):
+    def full(path, data):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(bundle, "_write", full)
+    options = "--dataset", folder, "--base", trained[0], "--out", tmp_path / "out", "--epochs", "1"
+    assert "No space left on device" in refused(capsys, *options)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_report_that_cannot_be_written_is_refused_before_training(tmp_path, folder, capsys):
+    fit = "--dataset", folder, "--out", tmp_path / "out", "--report"
+    for place in (tmp_path / "nowhere" / "page.html", tmp_path):
+        assert "cannot write the report" in refused(capsys, *fit, place)
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_for_characters_that_are_not_read_are_refused(tmp_path, folder, capsys):
+    (tmp_path / "weights.json").write_text('{"0": 2, "z": 3}', encoding="utf-8")
+    fit = "--dataset", folder, "--out", tmp_path / "out", "--class-weights"
+    assert "got some of z" in refused(capsys, *fit, tmp_path / "weights.json")
 
 
 def test_a_base_for_another_preprocessing_or_with_damaged_weights_is_refused(
@@ -220,6 +274,9 @@ def test_without_tensorflow_the_message_says_what_to_install(tmp_path, folder, c
         ("--minutes", "nan"),
         ("--epochs", "0"),
         ("--seed", "-1"),
+        ("--replay", "1"),
+        ("--label-smoothing", "nan"),
+        ("--class-weights", "some"),
     ],
 )
 def test_a_malformed_option_is_a_usage_error(tmp_path, capsys, option, value):

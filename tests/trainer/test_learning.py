@@ -1,16 +1,28 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 tf = pytest.importorskip("tensorflow")
 
 from trainer.augment import augment  # noqa: E402
+from trainer.corpus import Corpus, Sample, Task  # noqa: E402
+from trainer.loop import Labelled, Training  # noqa: E402
 from trainer.losses import per_head_cross_entropy  # noqa: E402
+from trainer.plan import (  # noqa: E402
+    Emphasis,
+    Options,
+    choose_emphasis,
+    choose_schedule,
+)
 
 
-def loss(labels, logits, weights, smoothing=0.0):
-    found = per_head_cross_entropy(tf.constant(labels), tf.constant(logits), weights, smoothing)
+def loss(labels, logits, weights, smoothing=0.0, classes=None):
+    found = per_head_cross_entropy(
+        tf.constant(labels), tf.constant(logits), weights, smoothing, classes
+    )
     return float(found)
 
 
@@ -24,6 +36,9 @@ def test_the_loss_is_the_mean_cross_entropy_of_the_heads():
     assert loss(labels, logits, (1, 2, 2, 1)) == pytest.approx(weighted, rel=1e-5)
     smooth = 0.9 * picked.mean() + 0.1 * each.mean()
     assert loss(labels, logits, (1, 1, 1, 1), 0.1) == pytest.approx(smooth, rel=1e-5)
+    of_classes = np.array([1, 2, 0.5, 1, 3])
+    scaled = (picked * of_classes[labels]).mean()
+    assert loss(labels, logits, (1, 1, 1, 1), 0.0, of_classes) == pytest.approx(scaled, rel=1e-5)
 
 
 def test_augmentation_changes_images_a_little_and_the_same_seed_in_the_same_way():
@@ -40,3 +55,79 @@ def test_augmentation_changes_images_a_little_and_the_same_seed_in_the_same_way(
     assert changes.min() > 0
     assert changes.max() < 0.25
     assert len({round(float(change), 6) for change in changes}) == 16  # each image by itself
+
+
+def emphasis(labels, task, **asked):
+    samples = tuple(Sample(f"{label}.png", label, b"") for label in labels)
+    loaded = Corpus(samples, np.zeros((len(samples), 32, 90), np.float16), ())
+    return choose_emphasis(Options(("site",), Path("out"), **asked), task, loaded)
+
+
+def test_rare_characters_weigh_more_within_bounds_and_the_mean_label_weighs_one():
+    labels = ["aa"] * 90 + ["ab"] * 9 + ["ac"]
+    weights = emphasis(labels, Task("abcd", 2, 2, "lower"), class_weights="balanced").classes
+    assert weights[0] < weights[1] == weights[2]
+    assert weights[2] / weights[0] <= 9 + 1e-3
+    counts = np.array([190, 9, 1, 0])
+    assert (np.array(weights) * counts).sum() / 200 == pytest.approx(1, abs=1e-3)
+
+
+def test_weights_from_a_file_keep_their_relations_in_the_case_of_the_bundle():
+    task = Task("ab", 2, 1, "lower")  # and the blank
+    found = emphasis(["ab", "b"], task, class_weights={"B": 3.0}, label_smoothing=0.2)
+    a, b, blank = found.classes
+    assert b / a == pytest.approx(3, rel=1e-3)
+    assert a == blank
+    assert found.label_smoothing == 0.2
+    assert emphasis(["ab"], task) == Emphasis((1.0, 1.0), None, 0.05)
+
+
+class Watched:
+    """A learner that only remembers what it was shown."""
+
+    def __init__(self):
+        self.shown = []
+
+    def step(self, images, classes, rate, seed):
+        assert len(images) == len(classes)
+        self.shown.append(images[:, 0, 0].astype(int).tolist())
+        return 0.0
+
+    def swap(self):
+        pass
+
+
+class Silent:
+    def step(self, progress):
+        pass
+
+    def epoch(self, epoch):
+        pass
+
+
+def numbered(first, count):
+    images = np.zeros((count, 32, 90), np.float16)
+    images[:, 0, 0] = range(first, first + count)
+    return Labelled(images, np.zeros((count, 2), np.int32))
+
+
+def shown(seed, replay=0.25):
+    schedule = choose_schedule(72, seconds=1e6, known=True, epochs=2, replay=replay)
+    learner = Watched()
+    drawn = numbered(1000, 50)
+    Training(learner, numbered(0, 72), None, schedule, seed, replay=drawn).run(Silent())
+    return learner.shown
+
+
+def test_replay_takes_its_share_of_each_batch_and_the_site_is_still_seen_whole_each_pass():
+    batches = shown(0)
+    assert {len(batch) for batch in batches} == {32}
+    assert {sum(number >= 1000 for number in batch) for batch in batches} == {8}
+    own = [number for batch in batches for number in batch if number < 1000]
+    assert sorted(own[:72]) == list(range(72))
+    assert batches == shown(0)
+    assert batches != shown(1)
+
+
+def test_without_replay_a_batch_is_all_the_sites():
+    assert max(number for batch in shown(0, replay=0.0) for number in batch) < 72

@@ -8,7 +8,8 @@ import pytest
 keras = pytest.importorskip("keras")
 
 from trainer import drawing, networks, pretrain  # noqa: E402
-from trainer.export import litert_logits, load_weights, to_tflite, weights_file  # noqa: E402
+from trainer.conversion import litert_logits, to_tflite  # noqa: E402
+from trainer.export import load_weights, weights_file  # noqa: E402
 
 
 def pictures(count, seed=0):
@@ -41,7 +42,7 @@ def test_the_original_network_has_the_articles_layers():
 @pytest.mark.parametrize(
     ("architecture", "heads", "classes", "message"),
     [
-        ("resnet", 4, 36, "four_head_compact, four_head_vgg"),
+        ("resnet", 4, 36, "four_head_compact, four_head_wide, four_head_vgg"),
         ("four_head_compact", 0, 36, "got 0 and 36"),
         ("four_head_vgg", 4, 1, "got 4 and 1"),
     ],

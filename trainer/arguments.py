@@ -1,0 +1,108 @@
+"""What the command line's options may be; each raises with what was expected."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from pathlib import Path
+
+from scrapy_captcha.bundle import MAX_HEADS
+
+
+def lengths(text: str) -> tuple[int, int]:
+    """Parse "4" or "3-8"."""
+    shortest, _, longest = text.partition("-")
+    try:
+        found = int(shortest), int(longest or shortest)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected 4 or 3-8, got {text!r}") from None
+    if not 1 <= found[0] <= found[1] <= MAX_HEADS:
+        raise argparse.ArgumentTypeError(
+            f"expected lengths from 1 to {MAX_HEADS}, shortest first, got {text!r}"
+        )
+    return found
+
+
+def characters(text: str) -> str:
+    """Parse a charset."""
+    if len(set(text)) < 2 or any(c.isspace() for c in text):
+        raise argparse.ArgumentTypeError(
+            f"expected at least two different characters and no spaces, got {text!r}"
+        )
+    return text
+
+
+def weights(text: str) -> tuple[float, ...]:
+    """Parse "1,1.2,1.2,1"."""
+    try:
+        found = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if not found or not all(0 < weight < math.inf for weight in found):
+        raise argparse.ArgumentTypeError(f"expected numbers above 0 like 1,1.2,1.2,1, got {text!r}")
+    return found
+
+
+def class_weights(text: str) -> dict[str, float] | str | None:
+    """Parse "none", "balanced" or the name of a JSON file of weights by character."""
+    if text in {"none", "balanced"}:
+        return None if text == "none" else text
+    expected = 'expected none, balanced, or a JSON file like {"0": 2, "o": 1.5}'
+    try:
+        found = json.loads(Path(text).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        raise argparse.ArgumentTypeError(f"{expected}; {text}: {e}") from None
+    if not isinstance(found, dict) or not all(
+        len(character) == 1 and type(weight) in {int, float} and 0 < weight < math.inf
+        for character, weight in found.items()
+    ):
+        raise argparse.ArgumentTypeError(f"{expected} with numbers above 0 in {text}")
+    return {character: float(weight) for character, weight in found.items()}
+
+
+def groups(text: str) -> tuple[str, ...]:
+    """Parse "0o,1il": characters that look alike."""
+    found = tuple(text.split(","))
+    everything = "".join(found)
+    if not all(len(group) > 1 for group in found) or len(set(everything)) < len(everything):
+        raise argparse.ArgumentTypeError(
+            f"expected groups of characters like 0o,1il, each character in one, got {text!r}"
+        )
+    return found
+
+
+def share(text: str) -> float:
+    """Parse a share, from 0 to below 1."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found < 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to below 1, got {text!r}")
+    return found
+
+
+def above_zero(text: str) -> float:
+    """Parse a number of minutes."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not 0 < found < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
+    return found
+
+
+def whole(text: str) -> int:
+    """Parse a number of things, of which there is at least one."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
+    return int(text)
+
+
+def seed(text: str) -> int:
+    """Parse a seed, 0 to 2^31 - 1."""
+    if not text.isdecimal() or int(text) >= 1 << 31:
+        raise argparse.ArgumentTypeError(f"expected a whole number below 2^31, got {text!r}")
+    return int(text)
