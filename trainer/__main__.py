@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 INTERRUPTED = 130
+#: What a shell says of a command whose reader has left.
+CLOSED = 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -16,10 +18,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         from trainer.cli import run  # noqa: PLC0415 - Ctrl-C meanwhile is answered, too
 
-        return run(argv)
+        code = run(argv)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the output has seen enough
+        sys.stdout = None
+        return CLOSED
     except KeyboardInterrupt:
         print("interrupted: nothing was written", file=sys.stderr)
         return INTERRUPTED
+    return code
 
 
 if __name__ == "__main__":

@@ -41,6 +41,8 @@ def run(argv: Sequence[str] | None = None) -> int:
     command: Callable[[argparse.Namespace], int] = options.command
     try:
         return command(options)
+    except BrokenPipeError:
+        raise
     except (CaptchaError, OSError) as e:
         print(f"error: {e}", file=sys.stderr)
     except ModuleNotFoundError as e:
@@ -83,13 +85,14 @@ def run_fit(options: argparse.Namespace) -> int:
     page = fitted.report.to_html() if wanted.report else ""
     check_out(options.out)
     with uninterrupted():
-        print(summary(fitted, fitted.packed.write(options.out)))
+        lines = summary(fitted, fitted.packed.write(options.out))
         if wanted.report:
             try:
                 write(wanted.report, page)
-                print(f"report   {wanted.report}")
+                lines += f"\nreport   {wanted.report}"
             except DatasetError as e:  # the bundle is there all the same
-                print(e)
+                lines += f"\n{e}"
+    print(lines)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C at any moment, in the real command: a line, an exit code, and nothing left behind."""
+"""What ends the real command early: a line, an exit code, no traceback, nothing left behind."""
 
 from __future__ import annotations
 
@@ -77,3 +77,25 @@ def test_while_it_learns(folder, tmp_path):
         wait_for(process.stdout, "epoch   1")
         assert interrupt(process) == (130, "interrupted: nothing was written")
     assert not out.exists()
+
+
+def test_a_reader_of_the_output_that_leaves_is_no_error(trained, folder):
+    with started("evaluate", "--dataset", folder, "--model", trained[0]) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
+
+
+@pytest.mark.parametrize("content", [None, "README.txt", "sub/1a8m.png"])
+def test_an_empty_folder_is_refused_without_a_traceback(tmp_path, content):
+    site = tmp_path / "site"
+    site.mkdir()
+    if content:
+        (site / content).parent.mkdir(exist_ok=True)
+        (site / content).write_bytes(b"")
+    with started("fit", "--dataset", site, "--out", tmp_path / "out") as process:
+        out, err = process.communicate(timeout=300)
+    assert (process.returncode, out) == (2, "")
+    assert err.startswith(f"error: {site} holds no labelled images: expected LABEL.png")
+    assert err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
