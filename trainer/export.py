@@ -131,11 +131,18 @@ def pack(
 
 
 def weights_file(model: keras.Model) -> bytes:
-    """The content of ``weights.keras``: architecture and float32 weights, without an optimizer."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / WEIGHTS
-        model.save(path)
-        return path.read_bytes()
+    """The content of ``weights.keras``: architecture and float32 weights, without an optimizer.
+
+    Raises:
+        BundleError: when there is no room for a temporary copy.
+    """
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / WEIGHTS
+            model.save(path)
+            return path.read_bytes()
+    except OSError as e:
+        raise BundleError(f"cannot write to {tempfile.gettempdir()}: {e}") from None
 
 
 def load_weights(content: bytes) -> keras.Model:
