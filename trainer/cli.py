@@ -155,6 +155,7 @@ def run_pretrain(options: argparse.Namespace) -> int:
         charset=options.charset,
         length=options.length,
         workers=options.workers,
+        base=options.base,
     )
     return 0
 
@@ -265,6 +266,9 @@ def parser() -> argparse.ArgumentParser:
     pretrain.add_argument("--minutes", type=above_zero, required=True)
     pretrain.add_argument("--seed", type=seed, default=0)
     pretrain.add_argument("--architecture", default="four_head_compact")
+    pretrain.add_argument(
+        "--base", metavar="BUNDLE", help="start from a bundle, perhaps of a wider network"
+    )
     pretrain.add_argument(
         "--workers", type=whole, default=1, help="processes that draw (default: 1)"
     )
