@@ -47,8 +47,6 @@ Step = int | tuple[int, int]
 #: Channels of 3x3 convolutions, and the pooling between them.
 WIDE: tuple[Step, ...] = (16, (2, 2), 32, 32, (2, 2), 64, 64, (2, 1), 128, 128, (2, 2), 192, 192)
 COMPACT: tuple[Step, ...] = (16, (2, 2), 32, 32, (2, 2), 48, 48, (2, 1), 80, 80, (2, 2), 128, 128)
-#: Texts of more characters than this get a last map with columns twice as fine.
-FEW_HEADS = 4
 #: Units of the layer that sees all characters of a text.
 CONTEXT = 64
 
@@ -86,9 +84,6 @@ def _attentive(
     steps: tuple[Step, ...], name: str, *, heads: int, classes: int, fused: bool
 ) -> keras.Model:
     normalization = FusedBatchNormalization if fused else layers.BatchNormalization
-    if heads > FEW_HEADS:
-        last = max(i for i, step in enumerate(steps) if isinstance(step, tuple))
-        steps = (*steps[:last], (2, 1), *steps[last + 1 :])
     image = x = layers.Input(INPUT_SHAPE, name="image")
     for step in steps:
         if isinstance(step, tuple):

@@ -39,12 +39,6 @@ def test_the_original_network_has_the_articles_layers():
     ] * 4
 
 
-@pytest.mark.parametrize(("heads", "columns"), [(1, 11), (4, 11), (5, 22), (8, 22)])
-def test_longer_texts_are_looked_at_in_finer_columns(heads, columns):
-    model = networks.build("four_head_compact", heads=heads, classes=37)
-    assert model.get_layer("attention").output.shape == (None, 2 * columns, heads)
-
-
 @pytest.mark.parametrize(
     ("architecture", "heads", "classes", "message"),
     [
