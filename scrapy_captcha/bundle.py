@@ -213,11 +213,15 @@ def shipped_names() -> list[str]:
     folder = shipped_folder()
     if not folder.is_dir():
         return []
-    return sorted(
-        entry.name
-        for entry in folder.iterdir()
-        if (entry / CURRENT).is_file() or (entry / MANIFEST).is_file()
-    )
+    return sorted(entry.name for entry in folder.iterdir() if is_bundle(entry))
+
+
+def is_bundle(folder: Path) -> bool:
+    """Whether a folder holds a model: a bundle with a current version, or one version.
+
+    What a first write that was killed left behind is none.
+    """
+    return (folder / CURRENT).is_file() or (folder / MANIFEST).is_file()
 
 
 def resolve(name_or_path: str | os.PathLike[str]) -> Path:

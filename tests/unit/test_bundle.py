@@ -20,6 +20,7 @@ from scrapy_captcha.bundle import (
     WEIGHTS,
     Golden,
     Manifest,
+    is_bundle,
     open_bundle,
     resolve,
     shipped_names,
@@ -257,6 +258,15 @@ def test_a_version_that_is_gone_is_named(out: Path) -> None:
     (out / CURRENT).write_text("20200101T000000Z-00000000")
     with pytest.raises(BundleError, match="20200101T000000Z-00000000"):
         open_bundle(out)
+
+
+def test_a_folder_is_a_bundle_once_it_has_a_current_version(out: Path) -> None:
+    assert not is_bundle(out)
+    version = write_version(out, manifest(), FILES)
+    assert is_bundle(out)
+    assert is_bundle(version)
+    (out / CURRENT).unlink()  # as if the first write had been killed before its last step
+    assert not is_bundle(out)
 
 
 def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:
