@@ -6,8 +6,8 @@ Reads labelled images and works out what ``CAPTCHA_MIN_CONFIDENCE`` would have c
 the threshold costs a new image (a request, or two where the page comes anew with it: --page). An
 answer costs its submission, and when it is wrong the site shows a new image. At most three times
 ``CAPTCHA_MAX_ATTEMPTS`` (8) images are fetched before one is submitted all the same, as in a crawl.
-The first line of each table is the default: half of the share of right answers, at most two images
-passed over in a row.
+The first line of each table is the default: the threshold is the number of right answers for each
+request, and at most two images are passed over in a row.
 """
 
 from __future__ import annotations
@@ -19,10 +19,13 @@ from typing import Any
 
 from scrapy_captcha import Recognizer
 from scrapy_captcha.config import PASSED_OVER
+from scrapy_captcha.errors import ImageError
 from trainer.corpus import gather
 
 THRESHOLDS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 MOST_IMAGES = 24
+#: After so many the threshold of the default has settled.
+ROUNDS = 20
 
 
 def costs(
@@ -42,11 +45,11 @@ def costs(
     """
     sure = [right for confidence, right in readings if confidence >= threshold]
     cover = len(sure) / len(readings)
-    base = sum(right for _, right in readings) / len(readings)
+    base = max(1, sum(right for _, right in readings)) / len(readings)
     missed = (1 - cover) ** (most - 1)  # then the last one goes, whatever it is
     images = (1 - (1 - cover) ** most) / cover if cover else most
     right = (1 - missed) * (sum(sure) / len(sure) if sure else 0.0) + missed * base
-    submissions = 1 / right
+    submissions = 1 / max(right, base / len(readings))
     return {
         "threshold": round(threshold, 3),
         "coverage": round(cover, 4),
@@ -54,6 +57,20 @@ def costs(
         "submissions": round(submissions, 3),
         "requests": round(submissions * (1 + fetch * images), 3),
     }
+
+
+def default_costs(readings: list[tuple[float, bool]], fetch: int) -> dict[str, float]:
+    """The costs of the default, whose threshold follows from what it brings.
+
+    Args:
+        readings: as for `costs`.
+        fetch: requests that a new image takes; the crawl counts one for each.
+
+    """
+    threshold = 0.0
+    for _ in range(ROUNDS):
+        threshold = 1 / costs(readings, threshold, 1, 1 + PASSED_OVER)["requests"]
+    return costs(readings, threshold, fetch, 1 + PASSED_OVER)
 
 
 def main() -> int:
@@ -71,12 +88,15 @@ def main() -> int:
     for path in options.sets:
         readings = []
         for sample in gather([path])[: options.limit]:
-            read = recognizer.read(sample.data, charset=options.charset)
+            try:
+                read = recognizer.read(sample.data, charset=options.charset)
+            except ImageError as e:
+                print(f"{sample.name}: {e}", file=sys.stderr)
+                continue
             readings.append((read.confidence, read.text == sample.label.lower()))
         fetch = 1 + options.page
-        half = sum(right for _, right in readings) / len(readings) / 2
         tables[path] = [
-            costs(readings, half, fetch, 1 + PASSED_OVER),  # what happens by default
+            default_costs(readings, fetch),
             *(costs(readings, each, fetch) for each in THRESHOLDS),
         ]
     mean = [mean_of(list(rows)) for rows in zip(*tables.values(), strict=True)]

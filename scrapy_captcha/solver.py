@@ -49,32 +49,31 @@ class Site:
 
     :param dataset: where its attempts go; ``None`` keeps nothing
     :param attempts: judged ones, those of earlier crawls included; ``None`` before they are counted
-    :param lately: whether the last answers of this crawl were accepted
+    :param lately: of the last answers of this crawl, whether they were accepted, and their images
     """
 
     rule: SiteRule
     reader: Reader
     dataset: SiteDataset | None
     attempts: int | None = None
-    lately: deque[bool] = field(default_factory=lambda: deque(maxlen=JUDGED_LATELY))
+    lately: deque[tuple[bool, int]] = field(default_factory=lambda: deque(maxlen=JUDGED_LATELY))
 
-    def judged(self, accepted: bool) -> None:
-        """An answer was judged in this crawl."""
-        self.lately.append(accepted)
+    def judged(self, accepted: bool, images: int = 1) -> None:
+        """An answer was judged in this crawl, for which so many images were fetched."""
+        self.lately.append((accepted, images))
         if self.attempts is not None:
             self.attempts += 1
 
     @property
     def worth_submitting(self) -> float:
-        """The least confidence that an answer is worth its requests with, by its verdicts lately.
+        """The least confidence that an answer is worth a request with: right ones per request.
 
-        An answer costs about as much as a new image, so a right one takes two requests by the
-        share of answers that are accepted; one that is less likely than one in so many had better
-        be passed over.
+        Whoever passes an image over must have that many requests' worth of a better one.
         """
         if len(self.lately) < JUDGED_BEFORE:
             return 0.0
-        return sum(self.lately) / len(self.lately) / 2
+        right = sum(accepted for accepted, _ in self.lately)
+        return right / sum(1 + images for _, images in self.lately)
 
     async def count_attempts(self) -> int:
         """How many answers the site has judged."""
@@ -181,7 +180,7 @@ class Solver:
             self._counters.add(rule.site, stats.SKIPPED)
             self._signal(site, "skipped", recognition, "")
             return Judgement(False, challenge=_refreshed(challenge, rule))
-        budget.passed_over = 0
+        images, budget.passed_over = 1 + budget.passed_over, 0
         answer = _in_case(recognition.text, rule.case)
         submission = _filled(rule, challenge, {**task.data(), challenge.field or "": answer})
         self._counters.add(rule.site, stats.SUBMITTED)
@@ -192,7 +191,7 @@ class Solver:
             return judgement
         verdict = ACCEPTED if judgement.accepted else REJECTED
         self._counters.add(rule.site, verdict)
-        site.judged(judgement.accepted)
+        site.judged(judgement.accepted, images)
         await self._keep(site, image, recognition, verdict)
         self._signal(site, verdict, recognition, "")
         logger.debug(

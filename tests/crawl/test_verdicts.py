@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import email
 import email.policy
+import io
+import random
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from PIL import Image
 from sites import Answer, Gate, Seen, Session, as_json, redirect
 
 from scrapy_captcha.attempts import REJECTED
@@ -295,7 +298,15 @@ def test_below_the_threshold_a_new_image_is_fetched_but_not_for_ever(
 
 
 class Easy(Gate):
-    """Every page behind a captcha of its own, and every answer to it is right."""
+    """Every page behind a captcha of its own that nobody can read, and every answer is right."""
+
+    def new_image(self, session: Session) -> bytes:
+        super().new_image(session)
+        pixels = random.Random(self._images).randbytes(90 * 32)
+        file = io.BytesIO()
+        Image.frombytes("L", (90, 32), pixels).save(file, "PNG")
+        session.images[-1] = file.getvalue()
+        return session.images[-1]
 
     def judge(self, session: Session, answer: str) -> bool:
         session.submissions, session.code_is_out = self.accept - 1, True
