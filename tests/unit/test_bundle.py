@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +22,14 @@ from scrapy_captcha.bundle import (
     WEIGHTS,
     Golden,
     Manifest,
+    check_place,
     is_bundle,
     open_bundle,
     resolve,
     shipped_names,
     write_version,
 )
+from scrapy_captcha.durable import unique_name
 from scrapy_captcha.errors import BundleError
 
 if TYPE_CHECKING:
@@ -84,6 +88,8 @@ def test_a_folder_of_something_else_is_not_written_into(out: Path) -> None:
     with pytest.raises(BundleError, match="is not a bundle of versions"):
         write_version(out, manifest(), FILES)
     assert [path.name for path in out.iterdir()] == ["precious.txt"]
+    with pytest.raises(BundleError, match="is not a bundle of versions"):
+        write_version(out / "precious.txt", manifest(), FILES)
 
 
 def test_a_disk_that_refuses_leaves_the_current_version_in_place(
@@ -100,6 +106,56 @@ def test_a_disk_that_refuses_leaves_the_current_version_in_place(
         write_version(out, manifest(), {**FILES, MODEL: b"better"})
     assert sorted(path.name for path in out.iterdir()) == before
     assert open_bundle(out).read(MODEL) == b"model"
+
+
+KILLED_IN = """
+import os, sys
+from pathlib import Path
+from scrapy_captcha import bundle
+from scrapy_captcha.bundle import MODEL, Manifest, write_version
+
+def die(*_):
+    os.kill(os.getpid(), 9)
+
+setattr(*{"files": (bundle, "sync_folder", die), "pointer": (Path, "replace", die)}[sys.argv[2]])
+manifest = Manifest("trial", "ab", length=2, min_length=2, architecture="four_head_compact")
+write_version(Path(sys.argv[1]), manifest, {MODEL: b"killed"})
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="nothing kills like SIGKILL there")
+@pytest.mark.parametrize("when", ["files", "pointer"])
+def test_after_a_first_write_that_was_killed_the_next_one_finds_an_empty_bundle(
+    out: Path, when: str
+) -> None:
+    command = [sys.executable, "-c", KILLED_IN, str(out), when]
+    assert subprocess.run(command, check=False).returncode == -9
+    (out / "report.html").write_text("of a version that is gone")
+    assert any(path.name.startswith(".") for path in out.iterdir())
+    assert not is_bundle(out)
+    check_place(out)
+    version = write_version(out, manifest(), FILES)
+    assert open_bundle(out).folder == version
+    assert [path.name for path in out.iterdir() if path.name.startswith(".")] == []
+
+
+def test_what_another_process_is_writing_is_left_alone(out: Path) -> None:
+    theirs = out / f".unfinished-{unique_name()}"
+    theirs.mkdir(parents=True)
+    forgotten = out / ".CURRENT-of-some-other-machine"
+    forgotten.write_text("")
+    os.utime(forgotten, (0, 0))
+    write_version(out, manifest(), FILES)
+    assert theirs.is_dir()
+    assert not forgotten.exists()
+
+
+def test_a_manifest_that_could_not_be_opened_is_not_written(out: Path) -> None:
+    rows = tuple(tuple([0.5] * 2) for _ in range(2))
+    golden = tuple(Golden(bytes(200_000), "ab", rows) for _ in range(4))
+    with pytest.raises(BundleError, match=f"at most {MAX_MANIFEST_BYTES} bytes, got 1"):
+        write_version(out, manifest(golden=golden), FILES)
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("name", ["../evil", "/etc/passwd", "a/b", ".hidden", "", "a\\b"])
