@@ -23,8 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the output has seen enough
         sys.stdout = None
         return CLOSED
-    except KeyboardInterrupt:
-        print("interrupted: nothing was written", file=sys.stderr)
+    except KeyboardInterrupt as e:
+        print(": ".join(["interrupted", *map(str, e.args)]), file=sys.stderr)
         return INTERRUPTED
     return code
 

@@ -51,14 +51,17 @@ class Checkpoint:
             training.restore(json.loads(str(arrays.pop("progress"))), arrays)
         except FileNotFoundError:
             return False
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
             self.remove()  # written by another version, or damaged
             return False
         return True
 
     def save(self, training: Training) -> None:
-        """Keep the state, at most every 15 seconds; a folder that refuses is nobody's problem."""
-        if time.monotonic() - self._saved < EVERY:
+        """Keep the state, at most every 15 seconds until the end of the training.
+
+        A folder that refuses is nobody's problem.
+        """
+        if time.monotonic() - self._saved < EVERY and not training.finished:
             return
         self._saved = time.monotonic()
         progress, arrays = training.state()

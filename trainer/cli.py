@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from scrapy_captcha.bundle import REPORT
 from scrapy_captcha.errors import CaptchaError, DatasetError
 from trainer.arguments import (
     above_zero,
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 BAD_INPUT = 2
 ALNUM = "0123456789abcdefghijklmnopqrstuvwxyz"
-REPORT = "report.html"
 
 
 def run(argv: Sequence[str] | None = None) -> int:
@@ -80,12 +80,16 @@ def run_fit(options: argparse.Namespace) -> int:
         replay=options.replay,
         report=None if options.report == "none" else report,
     )
-    with for_output() as reporter:
-        fitted = fit(wanted, reporter)
-    page = fitted.report.to_html() if wanted.report else ""
-    check_out(options.out)
+    try:
+        with for_output() as reporter:
+            fitted = fit(wanted, reporter)
+        page = fitted.report.to_html() if wanted.report else ""
+        check_out(options.out)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("nothing was written") from None
     with uninterrupted():
         lines = summary(fitted, fitted.packed.write(options.out))
+        fitted.checkpoint.remove()
         if wanted.report:
             try:
                 write(wanted.report, page)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from scrapy_captcha.bundle import MODEL, Bundle, Manifest, open_bundle
+from scrapy_captcha.bundle import MODEL, WEIGHTS, Bundle, Manifest, open_bundle
 from scrapy_captcha.recognizer import decode_logits, softmax
 from trainer import corpus
 from trainer.calibration import fit_temperature
@@ -89,12 +89,14 @@ class Fitted:
         before: the base on the holdout, if there are both and it can read the task.
         after: the challenger on the same images, through LiteRT.
         report: the page on it.
+        checkpoint: what the training would go on from; to be removed once all is written.
     """
 
     packed: Packed
     before: Score | None
     after: Score | None
     report: Report
+    checkpoint: Checkpoint
 
 
 def prepare(options: Options) -> Job:
@@ -108,6 +110,9 @@ def prepare(options: Options) -> Job:
     if options.report and options.report.parent != options.out:
         check_place(options.report)
     base = open_bundle(options.base) if options.base else None
+    if base:
+        for name in (MODEL, WEIGHTS):
+            base.read(name)  # what is damaged is found now, not after training
     manifest = base.manifest if base else None
     loaded = corpus.load(options.datasets, choose_case(options, manifest))
     task = choose_task(options, manifest, loaded)
@@ -164,9 +169,7 @@ def fit(options: Options, reporter: Lines) -> Fitted:
         job, student, schedule, replay=replay, checkpoint=checkpoint, reporter=reporter
     )
     model.set_weights(student.get_weights())
-    fitted = measure(job, model, schedule, training.history)
-    checkpoint.remove()
-    return fitted
+    return measure(job, model, schedule, training.history, checkpoint)
 
 
 def take(started: Drawing | None, options: Options, reporter: Lines) -> Labelled | None:
@@ -255,7 +258,13 @@ def settings(job: Job, schedule: Schedule, manifest: Manifest) -> dict[str, obje
     }
 
 
-def measure(job: Job, model: keras.Model, schedule: Schedule, history: Sequence[Epoch]) -> Fitted:
+def measure(
+    job: Job,
+    model: keras.Model,
+    schedule: Schedule,
+    history: Sequence[Epoch],
+    checkpoint: Checkpoint,
+) -> Fitted:
     """Convert a network, calibrate it, and compare it with its base on the holdout."""
     from trainer.conversion import litert_logits  # noqa: PLC0415
     from trainer.export import pack  # noqa: PLC0415
@@ -317,6 +326,7 @@ def measure(job: Job, model: keras.Model, schedule: Schedule, history: Sequence[
             settings=settings(job, schedule, manifest),
             versions={"python": platform.python_version(), **versions()},
         ),
+        checkpoint,
     )
 
 

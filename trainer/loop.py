@@ -189,7 +189,7 @@ class Training:
         """
         last = time.monotonic()
         losses: list[Any] = []
-        while not self._finished():
+        while not self.finished:
             batch = self._batch()
             losses.append(
                 self.learner.step(
@@ -225,17 +225,23 @@ class Training:
         """Go on where another training of the same kind was.
 
         Raises:
-            KeyError: when an array is missing.
-            ValueError: when one has another shape.
+            KeyError: when something is missing.
+            TypeError: when an epoch has other fields.
+            ValueError: when an array has another shape. After either nothing has changed.
         """
-        for i, variable in enumerate(self.learner.variables()):
-            variable.assign(arrays[f"now_{i}"])
-        self.history = [Epoch(**epoch) for epoch in progress["history"]]
-        self._best = next((epoch for epoch in reversed(self.history) if epoch.best), None)
-        if self._best:
-            count = len(self.learner.model.weights)
-            self._best_weights = [arrays[f"best_{i}"] for i in range(count)]
-        self._step, self._elapsed = progress["step"], progress["elapsed"]
+        variables, weights = self.learner.variables(), self.learner.model.get_weights()
+        now = [arrays[f"now_{i}"] for i in range(len(variables))]
+        history = [Epoch(**epoch) for epoch in progress["history"]]
+        step, elapsed = int(progress["step"]), float(progress["elapsed"])
+        best = next((epoch for epoch in reversed(history) if epoch.best), None)
+        kept = [arrays[f"best_{i}"] for i in range(len(weights))] if best else []
+        expected = [tuple(v.shape) for v in variables] + [w.shape for w in weights if best]
+        if (found := [array.shape for array in [*now, *kept]]) != expected:
+            raise ValueError(f"expected arrays of the shapes {expected}, got {found}")
+        for variable, array in zip(variables, now, strict=True):
+            variable.assign(array)
+        self.history, self._best, self._best_weights = history, best, kept
+        self._step, self._elapsed = step, elapsed
 
     def _progress(self) -> float:
         return max(
@@ -243,7 +249,9 @@ class Training:
             self._elapsed / self._schedule.seconds,
         )
 
-    def _finished(self) -> bool:
+    @property
+    def finished(self) -> bool:
+        """Whether the steps, the time or the patience are used up."""
         if self._progress() >= 1.0:
             return True
         if self._best is None:

@@ -6,13 +6,14 @@ import hashlib
 import math
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scrapy_captcha.bundle import CURRENT, MAX_CHARSET, MAX_HEADS
+from scrapy_captcha.bundle import MAX_CHARSET, MAX_HEADS, check_place
 from scrapy_captcha.errors import BundleError, DatasetError
 from trainer.corpus import Task, check_labels, encode, fold_case, name_some
 
@@ -125,10 +126,7 @@ def check_out(out: Path) -> None:
         BundleError: when something else is there.
         DatasetError: when the disk is nearly full.
     """
-    if out.exists() and (
-        not out.is_dir() or (any(out.iterdir()) and not (out / CURRENT).is_file())
-    ):
-        raise BundleError(f"{out} exists and is not a bundle of versions; choose another folder")
+    check_place(out)
     parents = (out.absolute(), *out.absolute().parents)
     existing = next(folder for folder in parents if folder.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
@@ -324,5 +322,8 @@ def identity(options: Options, base: Bundle | None, loaded: Corpus, task: Task) 
 
 
 def versions() -> dict[str, str]:
-    """Of what a result depends on."""
-    return {name: metadata.version(name) for name in ("tensorflow", "keras", "numpy")}
+    """Of what a result depends on; a checkout that is not installed has none of its own."""
+    found = {name: metadata.version(name) for name in ("tensorflow", "keras", "numpy")}
+    with suppress(metadata.PackageNotFoundError):
+        found["scrapy-captcha"] = metadata.version("scrapy-captcha")
+    return found

@@ -12,9 +12,10 @@ pytest.importorskip("keras")
 from drawn_captchas import captcha, texts, write_folder
 
 from scrapy_captcha import bundle
-from scrapy_captcha.bundle import open_bundle
+from scrapy_captcha.bundle import MODEL, WEIGHTS, open_bundle
 from scrapy_captcha.recognizer import Recognizer
 from trainer import checkpoint, plan, progress, replay
+from trainer import fit as fit_module
 from trainer.__main__ import main
 
 
@@ -202,7 +203,7 @@ def test_what_is_left_out_is_said_before_anything_else(trained, tmp_path, capsys
     assert "zz_other.png" in said
 
 
-def test_a_full_disk_at_the_end_leaves_no_half_a_bundle(
+def test_a_full_disk_at_the_end_leaves_no_half_a_bundle_and_the_training_is_not_lost(
     trained, folder, tmp_path, capsys, monkeypatch
 ):
     def full(path, data):
@@ -212,6 +213,15 @@ def test_a_full_disk_at_the_end_leaves_no_half_a_bundle(
     options = "--dataset", folder, "--base", trained[0], "--out", tmp_path / "out", "--epochs", "1"
     assert "No space left on device" in refused(capsys, *options)
     assert list((tmp_path / "out").iterdir()) == []
+    (kept,) = (tmp_path / "cache").rglob("*.npz")
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert main(["fit", *map(str, options)]) == 0
+    said = capsys.readouterr().out
+    assert "going on after epoch 1 of a fit that was stopped" in said
+    assert "epoch   2" not in said
+    assert Recognizer.load(tmp_path / "out").manifest.provenance["steps"] > 0
+    assert not kept.exists()
 
 
 def test_a_report_that_cannot_be_written_is_refused_before_training(tmp_path, folder, capsys):
@@ -227,22 +237,24 @@ def test_weights_for_characters_that_are_not_read_are_refused(tmp_path, folder, 
     assert "got some of z" in refused(capsys, *fit, tmp_path / "weights.json")
 
 
-def test_a_base_for_another_preprocessing_or_with_damaged_weights_is_refused(
-    tmp_path, trained, folder, capsys
+def test_a_base_for_another_preprocessing_or_with_damage_is_refused_before_training(
+    tmp_path, trained, folder, capsys, monkeypatch
 ):
-    for name, change in [("old", "preprocessing"), ("damaged", "weights")]:
+    monkeypatch.setattr(fit_module, "import_tensorflow", lambda: pytest.fail("it went on"))
+    for name, change in [("old", None), ("weights", WEIGHTS), ("model", MODEL)]:
         version = shutil.copytree(open_bundle(trained[0]).folder, tmp_path / name)
-        if change == "preprocessing":
+        if change is None:
             manifest = json.loads((version / "bundle.json").read_text(encoding="utf-8"))
             manifest["preprocessing"] = "luma-0"
             (version / "bundle.json").write_text(json.dumps(manifest), encoding="utf-8")
         else:
-            weights = bytearray((version / "weights.keras").read_bytes())
-            weights[1000] ^= 1
-            (version / "weights.keras").write_bytes(weights)
+            content = bytearray((version / change).read_bytes())
+            content[1000] ^= 1
+            (version / change).write_bytes(content)
     fit = "--dataset", folder, "--out", tmp_path / "out", "--base"
     assert "expected preprocessing" in refused(capsys, *fit, tmp_path / "old")
-    assert "sha256" in refused(capsys, *fit, tmp_path / "damaged")
+    for name in ("weights", "model"):
+        assert "sha256" in refused(capsys, *fit, tmp_path / name)
     assert not (tmp_path / "out").exists()
 
 

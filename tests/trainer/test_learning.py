@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +8,12 @@ import pytest
 
 tf = pytest.importorskip("tensorflow")
 
+import keras  # noqa: E402
+
 from trainer.augment import augment  # noqa: E402
+from trainer.checkpoint import Checkpoint  # noqa: E402
 from trainer.corpus import Corpus, Sample, Task  # noqa: E402
-from trainer.loop import Labelled, Training  # noqa: E402
+from trainer.loop import Labelled, Learner, Training  # noqa: E402
 from trainer.losses import per_head_cross_entropy  # noqa: E402
 from trainer.plan import (  # noqa: E402
     Emphasis,
@@ -131,3 +135,53 @@ def test_replay_takes_its_share_of_each_batch_and_the_site_is_still_seen_whole_e
 
 def test_without_replay_a_batch_is_all_the_sites():
     assert max(number for batch in shown(0, replay=0.0) for number in batch) < 72
+
+
+def small():
+    """A tiny network about to be trained for a step."""
+    keras.utils.set_random_seed(1)
+    image = keras.Input((32, 90, 1))
+    logits = keras.layers.Dense(4)(keras.layers.MaxPooling2D(16)(image))
+    model = keras.Model(image, keras.layers.Reshape((10, 4))(logits))
+    data = Labelled(np.ones((4, 32, 90), np.float16), np.zeros((4, 10), np.int32))
+    schedule = choose_schedule(4, seconds=1e6, known=True, epochs=1)
+    return Training(Learner(model, Emphasis((1.0,) * 10)), data, data, schedule, 0)
+
+
+@pytest.mark.parametrize("change", ["shape of the last", "fields of an epoch", "no step"])
+def test_a_checkpoint_that_does_not_fit_is_forgotten_and_changes_nothing(tmp_path, change):
+    training = small()
+    training.run(Silent())
+    checkpoint = Checkpoint({"fit": 1}, tmp_path)
+    checkpoint.save(training)
+    with np.load(checkpoint.path) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    progress = json.loads(str(arrays.pop("progress")))
+    if change == "no step":
+        del progress["step"]
+    elif change == "fields of an epoch":
+        progress["history"][0]["mood"] = "good"
+    else:
+        last = max(name for name in arrays if name.startswith("best"))
+        arrays[last] = np.zeros(99, np.float32)
+    np.savez(checkpoint.path, progress=json.dumps(progress), **arrays)
+    fresh = small()
+    before = [v.numpy() for v in fresh.learner.variables()]
+    assert not checkpoint.restore(fresh)
+    for variable, value in zip(fresh.learner.variables(), before, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), value)
+    assert fresh.history == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_training_that_was_finished_is_finished_when_it_is_restored(tmp_path):
+    training, again = small(), small()
+    checkpoint = Checkpoint({"fit": 1}, tmp_path)
+    training.run(Silent(), lambda: checkpoint.save(training))
+    assert checkpoint.restore(again)
+    assert again.finished
+    again.run(Silent())
+    for one, other in zip(
+        training.learner.model.get_weights(), again.learner.model.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
