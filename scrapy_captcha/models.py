@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from scrapy_captcha.bundle import open_bundle
+from scrapy_captcha.bundle import is_bundle, open_bundle
 from scrapy_captcha.dataset import site_folder
 from scrapy_captcha.errors import ConfigError
-from scrapy_captcha.recognizer import Recognizer, allowed_classes, check_length, choose_model
+from scrapy_captcha.recognizer import Recognizer, allowed_classes, check_length, load_reader
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Readers:
-    """Loads each model once, however many sites it reads."""
+    """Loads each model once, however many sites it reads; what it learns of lengths is per site."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -29,21 +29,25 @@ class Readers:
         :raises BundleError: when the model cannot be loaded
         :raises ConfigError: when it cannot read the rule's charset or length
         """
-        bundle = open_bundle(self._name(rule))
+        reader = load_reader(self._name(rule), rule.length, self._load, remembers=True)
         try:
-            check_length(bundle.manifest, rule.length)
-            allowed_classes(bundle.manifest, rule.charset)
+            check_length(reader.manifest, rule.length)
+            allowed_classes(reader.manifest, rule.charset)
         except ValueError as e:
             raise ConfigError(f"CAPTCHA_SITES[{rule.site!r}]: {e}") from None
+        return reader
+
+    def _load(self, name: str) -> Recognizer:
+        bundle = open_bundle(name)
         if bundle.folder not in self._loaded:
             self._loaded[bundle.folder] = Recognizer(bundle)
         return self._loaded[bundle.folder]
 
     def _name(self, rule: SiteRule) -> str:
         if rule.model is not None:
-            return choose_model(rule.model, rule.length)
+            return rule.model
         if self._settings.dataset is not None:
             own = self._settings.dataset / (rule.dataset or site_folder(rule.site)) / "model"
-            if own.is_dir() and any(own.iterdir()):
+            if is_bundle(own):
                 return str(own)
-        return choose_model(self._settings.model, rule.length)
+        return self._settings.model

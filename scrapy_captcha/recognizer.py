@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import math
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from operator import itemgetter
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from scrapy_captcha import image
-from scrapy_captcha.bundle import MODEL, Bundle, open_bundle, shipped_names
+from scrapy_captcha.bundle import MODEL, Bundle, open_bundle
 from scrapy_captcha.errors import BundleError, ImageError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from numpy.typing import NDArray
 
     from scrapy_captcha.bundle import Manifest
+
+#: The name that stands for the shipped models, and those models.
+AUTO, FOUR, ANY_LENGTH = "auto", "alnum4", "alnum8"
+FOUR_LENGTH = 4
+#: How much likelier four characters are than another number, before an image is seen.
+SPECIALIST_PRIOR = 8.0
+#: Lengths seen long ago count less: about the last hundred images matter.
+FADING = 0.99
+_TINY = np.float32(1e-12)
 
 #: How far a golden probability may be from the one that the bundle states.
 GOLDEN_TOLERANCE = 0.02
@@ -85,13 +97,18 @@ class Recognizer:
         self._check_golden()
 
     @classmethod
-    def load(cls, name_or_path: str | os.PathLike[str] = "auto") -> Recognizer:
+    def load(
+        cls, name_or_path: str | os.PathLike[str] = "auto", length: int | None = None
+    ) -> Recognizer:
         """Load a shipped model by its name, or a bundle by its path.
 
-        :param name_or_path: ``"auto"`` is the shipped ``alnum4``
+        :param name_or_path: ``"auto"`` is the shipped model for the length: ``alnum4`` for four
+            characters, ``alnum8`` for other lengths, and both when it is not known: each image
+            then tells by itself, at twice the time
+        :param length: the number of characters of all texts, if it is known
         :raises BundleError: when it is missing, damaged or fails its golden images
         """
-        return cls(open_bundle(choose_model(str(name_or_path), None)))
+        return load_reader(str(name_or_path), length, lambda name: Recognizer(open_bundle(name)))
 
     def read(
         self, image_bytes: bytes, charset: str | None = None, length: int | None = None
@@ -104,9 +121,13 @@ class Recognizer:
         :raises ImageError: when the bytes are not an acceptable image
         :raises ValueError: when the model cannot read that charset or length
         """
-        return decode_logits(
-            self.logits(image.prepare(image_bytes)), self.manifest, charset, length
-        )
+        return self.read_pixels(image.prepare(image_bytes), charset, length)
+
+    def read_pixels(
+        self, pixels: NDArray[np.float32], charset: str | None, length: int | None
+    ) -> Recognition:
+        """Read a prepared image, float32 of shape (32, 90)."""
+        return decode_logits(self.logits(pixels), self.manifest, charset, length)
 
     def read_many(
         self, images: Iterable[bytes], charset: str | None = None, length: int | None = None
@@ -140,13 +161,92 @@ class Recognizer:
                 )
 
 
-def choose_model(name: str, length: int | None) -> str:
-    """What ``"auto"`` stands for: alnum4 for four characters, alnum8 for other lengths."""
-    if name != "auto":
-        return name
-    if length not in {None, 4} and "alnum8" in shipped_names():
-        return "alnum8"
-    return "alnum4"
+class EitherRecognizer(Recognizer):
+    """A model of many lengths, and one of a single length, which reads what has that length better.
+
+    :param remembers: whether lengths that were likely before are likelier now, as the images of one
+        site mostly have the same number of characters; else each image tells by itself
+    """
+
+    def __init__(
+        self, general: Recognizer, specialist: Recognizer, *, remembers: bool = False
+    ) -> None:
+        self.bundle, self.manifest = general.bundle, general.manifest
+        self.model_hash = f"{general.model_hash}+{specialist.model_hash}"
+        self._general, self._specialist = general, specialist
+        own, manifest = specialist.manifest.length, general.manifest
+        self._prior = {
+            n: SPECIALIST_PRIOR if n == own else 1.0
+            for n in range(manifest.min_length, manifest.length + 1)
+        }
+        self._seen = dict.fromkeys(self._prior, 0.0) if remembers else None
+        self._lock = threading.Lock()
+
+    def logits(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What the model of many lengths says."""
+        return self._general.logits(pixels)
+
+    def read_pixels(
+        self, pixels: NDArray[np.float32], charset: str | None, length: int | None
+    ) -> Recognition:
+        """Read a prepared image, float32 of shape (32, 90)."""
+        own, sure, logits = self._specialist.manifest.length, 1.0, None
+        if length is None:
+            logits = self.logits(pixels)
+            length, sure = self._choose_length(length_chances(logits, self.manifest))
+        if length == own:
+            read = self._specialist.read_pixels(pixels, charset, length)
+        else:
+            logits = self.logits(pixels) if logits is None else logits
+            read = decode_logits(logits, self.manifest, charset, length)
+        return replace(read, confidence=read.confidence * sure)
+
+    def _choose_length(self, chances: dict[int, float]) -> tuple[int, float]:
+        """The likeliest length, and its probability, from an image's and what is known already."""
+        with self._lock:
+            seen = self._seen or dict.fromkeys(self._prior, 0.0)
+            weights = {n: chance * (self._prior[n] + seen[n]) for n, chance in chances.items()}
+            total = sum(weights.values()) or 1.0
+            if self._seen is not None:
+                for n, weight in weights.items():
+                    self._seen[n] = self._seen[n] * FADING + weight / total
+        length, weight = max(weights.items(), key=itemgetter(1))
+        return length, weight / total
+
+
+def load_reader(
+    name: str, length: int | None, load: Callable[[str], Recognizer], *, remembers: bool = False
+) -> Recognizer:
+    """What a model's name stands for, ``"auto"`` included.
+
+    :param load: loads a shipped name or a path
+    :param remembers: of an :class:`EitherRecognizer`
+    """
+    if name != AUTO:
+        return load(name)
+    if length is None:
+        return EitherRecognizer(load(ANY_LENGTH), load(FOUR), remembers=remembers)
+    return load(FOUR if length == FOUR_LENGTH else ANY_LENGTH)
+
+
+def length_chances(logits: NDArray[np.float32], manifest: Manifest) -> dict[int, float]:
+    """How probable each length is, whatever the characters.
+
+    :param logits: float32 of shape (heads, classes), before the temperature
+    """
+    if manifest.min_length == manifest.length:
+        return {manifest.length: 1.0}
+    return _length_chances(softmax(logits / np.float32(manifest.temperature)), manifest)
+
+
+def _length_chances(probabilities: NDArray[np.float32], manifest: Manifest) -> dict[int, float]:
+    blanks = probabilities[:, -1].tolist()
+    chances = {
+        n: math.prod([1 - chance for chance in blanks[:n]]) * math.prod(blanks[n:])
+        for n in range(manifest.min_length, manifest.length + 1)
+    }
+    total = sum(chances.values()) or 1.0
+    return {n: chance / total for n, chance in chances.items()}
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -157,21 +257,31 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def allowed_classes(manifest: Manifest, charset: str | None) -> NDArray[np.bool_] | None:
-    """Which classes a charset allows, or ``None`` for all of them.
+    """Which characters of a model a charset allows, or ``None`` for all of them.
 
     :param charset: folded to the bundle's case first, so A-Z on a lower-case bundle is fine
+    :return: bool of shape (characters,), not to be written to
     :raises ValueError: when the model cannot read a character of it
     """
     if charset is None:
         return None
-    wanted = set(charset.lower() if manifest.case == "lower" else charset)
-    unknown = wanted - set(manifest.charset)
-    if unknown or not wanted:
+    try:
+        return _allowed(manifest.charset, charset.lower() if manifest.case == "lower" else charset)
+    except KeyError as e:
         raise ValueError(
             f"expected a charset within {manifest.charset!r} of the model {manifest.name!r}, "
-            f"got {charset!r}: it does not know {''.join(sorted(unknown))!r}"
-        )
-    return np.array([character in wanted for character in manifest.charset])
+            f"got {charset!r}: it does not know {e.args[0]!r}"
+        ) from None
+
+
+@lru_cache(maxsize=256)
+def _allowed(known: str, charset: str) -> NDArray[np.bool_] | None:
+    wanted = set(charset)
+    unknown = wanted - set(known)
+    if unknown or not wanted:
+        raise KeyError("".join(sorted(unknown)))
+    mask = np.array([character in wanted for character in known])
+    return None if mask.all() else mask
 
 
 def check_length(manifest: Manifest, length: int | None) -> None:
@@ -201,22 +311,22 @@ def decode_logits(
     check_length(manifest, length)
     allowed = allowed_classes(manifest, charset)
     scaled = logits / np.float32(manifest.temperature)
+    known = manifest.charset
     if allowed is not None:
-        scaled[:, : len(manifest.charset)][:, ~allowed] = -np.inf
+        scaled[:, : len(known)][:, ~allowed] = -np.inf
     probabilities = softmax(scaled)
-    characters = probabilities[:, : len(manifest.charset)]
-    best = characters.argmax(axis=1)
-    chances = characters[np.arange(len(best)), best]
-    if manifest.min_length == manifest.length:
-        count, confidence = manifest.length, float(chances.prod())
-    else:
-        lengths = [length] if length is not None else range(manifest.min_length, len(best) + 1)
-        blank = probabilities[:, -1]
-        whole = [float(chances[:n].prod() * blank[n:].prod()) for n in lengths]
-        count = list(lengths)[int(np.argmax(whole))]
-        total = sum(whole) if length is not None else 1.0
-        confidence = max(whole) / total if total > 0 else 0.0
-    read = tuple(
-        (manifest.charset[i], float(p)) for i, p in zip(best[:count], chances, strict=False)
-    )
-    return Recognition("".join(character for character, _ in read), confidence, read)
+    sure, count = 1.0, manifest.length
+    if manifest.min_length < manifest.length:
+        if length is None:
+            lengths = _length_chances(probabilities, manifest)
+            count, sure = max(lengths.items(), key=itemgetter(1))
+        else:
+            count = length
+        # what is not blank is one of the characters
+        probabilities = probabilities[:count, :-1]
+        probabilities = probabilities / np.maximum(probabilities.sum(axis=1, keepdims=True), _TINY)
+    best = probabilities.argmax(axis=1).tolist()
+    chances = probabilities.max(axis=1).tolist()
+    read = tuple([(known[i], chance) for i, chance in zip(best, chances, strict=True)])
+    text = "".join([character for character, _ in read])
+    return Recognition(text, sure * math.prod(chances), read)

@@ -12,7 +12,7 @@ from scrapy.exceptions import UsageError
 
 from scrapy_captcha.errors import ImageError
 from scrapy_captcha.image import MAX_BYTES
-from scrapy_captcha.recognizer import Recognizer, allowed_classes, check_length, choose_model
+from scrapy_captcha.recognizer import Recognizer, allowed_classes, check_length
 
 if TYPE_CHECKING:
     import argparse
@@ -37,7 +37,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(opts: argparse.Namespace, settings: Settings, process: CrawlerProcessBase | None) -> int:  # noqa: ARG001
     """Print file, text and confidence of each image; what cannot be read goes to stderr."""
     model = opts.model or settings.get("CAPTCHA_MODEL", "auto")
-    recognizer = Recognizer.load(choose_model(model, opts.length))
+    recognizer = Recognizer.load(model, opts.length)
     try:
         check_length(recognizer.manifest, opts.length)
         allowed_classes(recognizer.manifest, opts.charset)

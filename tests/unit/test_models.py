@@ -42,9 +42,11 @@ def copy_of_alnum4(to: Path) -> Path:
     return shutil.copytree(resolve("alnum4"), to)
 
 
-def test_the_default_is_alnum4(dataset: Path) -> None:
-    assert folder_of_reader(dataset, {}) == resolve("alnum4")
-    assert folder_of_reader(None, {}) == resolve("alnum4")
+def test_the_default_is_chosen_by_the_length(dataset: Path) -> None:
+    for folder in (dataset, None):
+        assert folder_of_reader(folder, {"length": 4}) == resolve("alnum4")
+        assert folder_of_reader(folder, {"length": 5}) == resolve("alnum8")
+        assert folder_of_reader(folder, {}) == resolve("alnum8")
 
 
 def test_the_dataset_s_own_model_outranks_the_setting(dataset: Path) -> None:
@@ -62,12 +64,12 @@ def test_the_rule_s_model_outranks_the_dataset_s_own(dataset: Path, tmp_path: Pa
 def test_a_rule_s_own_folder_has_its_own_model(dataset: Path) -> None:
     own = copy_of_alnum4(dataset / "theirs" / "model")
     assert folder_of_reader(dataset, {"dataset": "theirs"}) == own
-    assert folder_of_reader(dataset, {}) == resolve("alnum4")
+    assert folder_of_reader(dataset, {"length": 4}) == resolve("alnum4")
 
 
 def test_an_empty_model_folder_is_not_a_model(dataset: Path) -> None:
     (dataset / site_folder(SITE) / "model").mkdir(parents=True)
-    assert folder_of_reader(dataset, {}) == resolve("alnum4")
+    assert folder_of_reader(dataset, {"length": 4}) == resolve("alnum4")
 
 
 def test_a_damaged_own_model_is_not_passed_over_in_silence(dataset: Path) -> None:
@@ -84,9 +86,9 @@ def test_what_the_model_cannot_read_is_a_config_error_of_the_rule(dataset: Path)
 
 
 def test_one_model_is_loaded_once_for_all_sites() -> None:
-    read = Settings.from_settings(
-        ScrapySettings({"CAPTCHA_SITES": {"a.example": {}, "b.example": {"model": "alnum4"}}})
-    )
+    sites = {"a.example": {"length": 4}, "b.example": {"model": "alnum4"}, "c.example": {}}
+    read = Settings.from_settings(ScrapySettings({"CAPTCHA_SITES": sites}))
     readers = Readers(read)
-    first, second = (readers.for_rule(rule) for rule in read.sites.values())
+    first, second, both = (readers.for_rule(rule) for rule in read.sites.values())
     assert first is second
+    assert readers.for_rule(read.sites["c.example"]) is not both  # it remembers lengths of its own

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import shutil
 import threading
 from dataclasses import replace
@@ -13,10 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from scrapy_captcha import Recognizer, recognizer
+from scrapy_captcha import Recognizer
 from scrapy_captcha.bundle import MANIFEST, MODEL, Manifest, resolve
 from scrapy_captcha.errors import BundleError, ImageError
-from scrapy_captcha.recognizer import allowed_classes, choose_model, decode_logits
+from scrapy_captcha.recognizer import EitherRecognizer, allowed_classes, decode_logits
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -102,8 +103,11 @@ def test_a_text_ends_at_the_first_blank() -> None:
     rows = [[0.9, 0.05, 0.05], [0.05, 0.9, 0.05], [0.8, 0.1, 0.1], [0.05, 0.05, 0.9]]
     read = decode_logits(logits(*rows), BLANK)
     assert read.text == "aba"
-    assert read.confidence == pytest.approx(0.9 * 0.9 * 0.8 * 0.9)
-    assert len(read.characters) == 3
+    twos, threes, fours = 0.95**2 * 0.1 * 0.9, 0.95**2 * 0.9 * 0.9, 0.95**2 * 0.9 * 0.1
+    assert read.confidence == pytest.approx(0.9 * 0.9 * 0.8 * 0.9 / (twos + threes + fours))
+    assert [chance for _, chance in read.characters] == pytest.approx(
+        [0.9 / 0.95] * 2 + [0.8 / 0.9]
+    )
 
 
 def test_the_length_is_chosen_by_all_heads_together() -> None:
@@ -131,7 +135,8 @@ def test_a_rule_s_length_settles_it() -> None:
     for length in (2, 3, 4):
         read = decode_logits(logits(*rows), BLANK, length=length)
         assert len(read.text) == length
-        assert 0 <= read.confidence <= 1
+        assert read.confidence == pytest.approx(math.prod(p for _, p in read.characters))
+    assert read.confidence == pytest.approx((0.9 / 0.95) ** 2 * 0.8 / 0.9 * 0.5)
     with pytest.raises(ValueError, match="reads 2 to 4 characters, not 5"):
         decode_logits(logits(*rows), BLANK, length=5)
 
@@ -150,15 +155,6 @@ def test_the_confidences_of_all_texts_add_up_to_one_at_most() -> None:
 
 
 # -- models
-
-
-def test_auto_is_chosen_by_the_length(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recognizer, "shipped_names", lambda: ["alnum4", "alnum8"])
-    assert choose_model("auto", None) == choose_model("auto", 4) == "alnum4"
-    assert choose_model("auto", 6) == "alnum8"
-    assert choose_model("mine", 6) == "mine"
-    monkeypatch.setattr(recognizer, "shipped_names", lambda: ["alnum4"])
-    assert choose_model("auto", 6) == "alnum4"
 
 
 def picture(text: str = "1a8m") -> bytes:
@@ -194,6 +190,66 @@ def test_a_charset_and_a_length_may_be_given(alnum4: Recognizer) -> None:
         alnum4.read(picture(), length=5)
     with pytest.raises(ValueError, match="does not know"):
         alnum4.read(picture(), charset="äö")
+
+
+PRINT = ["k7m", "2345", "7k3m", "wxyz", "hn4p", "q9t2", "w7k2m", "24680", "k3m7x9", "345678"]
+
+
+def test_auto_is_the_shipped_model_for_a_length() -> None:
+    assert Recognizer.load("auto", 4).manifest.name == "alnum4"
+    assert Recognizer.load("auto", 6).manifest.name == "alnum8"
+    assert Recognizer.load("auto", 6).model_hash == Recognizer.load("alnum8").model_hash
+
+
+def either(
+    general: Recognizer, specialist: Recognizer, chances: dict[int, float], **how: bool
+) -> Any:
+    """Both models, of which the general one sees the same lengths in every image."""
+    made = EitherRecognizer(general, specialist, **how)
+    blanks = np.zeros(general.manifest.length)
+    for n in range(general.manifest.length):  # the chance that the text has ended before head n
+        blanks[n] = sum(chance for length, chance in chances.items() if length <= n)
+    rows = np.full((general.manifest.length, general.manifest.classes), -9.0, np.float32)
+    rows[:, 5] = np.log(np.maximum(1 - blanks, 1e-9))
+    rows[:, -1] = np.log(np.maximum(blanks, 1e-9))
+    made.logits = lambda pixels: rows
+    return made
+
+
+def test_auto_reads_four_characters_as_the_model_for_four_does(alnum4: Recognizer) -> None:
+    alnum8, image = Recognizer.load("alnum8"), picture("k7m2")
+    assert Recognizer.load("auto").model_hash == f"{alnum8.model_hash}+{alnum4.model_hash}"
+    auto = either(alnum8, alnum4, {4: 1.0})
+    assert auto.read(image).text == alnum4.read(image).text
+    assert auto.read(image).confidence == pytest.approx(alnum4.read(image).confidence, rel=0.01)
+    assert auto.read(image, length=4) == alnum4.read(image)
+
+
+def test_auto_is_as_unsure_of_a_text_as_of_its_length(alnum4: Recognizer) -> None:
+    alnum8, image = Recognizer.load("alnum8"), picture("k7m2")
+    auto = either(alnum8, alnum4, {4: 0.5, 5: 0.5})
+    assert auto.read(image).text == alnum4.read(image).text
+    assert auto.read(image).confidence < 0.95 * alnum4.read(image).confidence
+    assert len(either(alnum8, alnum4, {5: 1.0}).read(image).text) == 5
+    with pytest.raises(ValueError, match="reads 3 to 8 characters, not 9"):
+        auto.read(image, length=9)
+
+
+def test_auto_may_remember_the_lengths_of_a_site(alnum4: Recognizer) -> None:
+    alnum8, image = Recognizer.load("alnum8"), picture("k7m2")
+    auto = either(alnum8, alnum4, {6: 1.0}, remembers=True)
+    forgetful = either(alnum8, alnum4, {6: 1.0})
+    for _ in range(30):
+        assert len(auto.read(image).text) == len(forgetful.read(image).text) == 6
+    doubtful = either(alnum8, alnum4, {4: 0.6, 6: 0.4}).logits
+    auto.logits = forgetful.logits = doubtful
+    assert len(auto.read(image).text) == 6
+    assert len(forgetful.read(image).text) == 4
+
+
+def test_the_model_for_many_lengths_reads_plain_print() -> None:
+    alnum8 = Recognizer.load("alnum8")
+    assert sum(alnum8.read(picture(text)).text == text for text in PRINT) >= 7
 
 
 def test_many_are_read_as_one_by_one(alnum4: Recognizer) -> None:
