@@ -95,6 +95,26 @@ def test_a_path_that_is_neither_folder_nor_zip_is_an_error(tmp_path):
         gather([tmp_path / "file.zip"])
 
 
+@pytest.mark.parametrize(
+    "method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
+)
+@pytest.mark.parametrize("place", [0, 9, 40, -3])
+def test_a_damaged_member_of_a_zip_is_left_out_and_the_rest_is_read(tmp_path, method, place):
+    path = tmp_path / "site.zip"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name in ("00", "01", "10"):
+            archive.writestr(f"{name}.png", captcha(name))
+        second = archive.getinfo("01.png")
+    content = bytearray(path.read_bytes())
+    start = second.header_offset + 30 + len("01.png")
+    at = start + (place if place >= 0 else second.compress_size + place)
+    content[at : at + 3] = bytes(byte ^ 0xFF for byte in content[at : at + 3])
+    path.write_bytes(content)
+    loaded = load([path], "lower")
+    assert loaded.labels == ["00", "10"]
+    assert f"left out 1 files (unreadable or damaged): {path}:01.png" in loaded.notes
+
+
 def test_labels_that_do_not_fit_are_named_and_counted(tmp_path):
     write_folder(tmp_path, ["00", "0z", "111", *texts(20)])
     loaded = load([tmp_path], "lower")
