@@ -6,7 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -16,9 +17,10 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are sent to a p
 
 
 @contextmanager
-def started(*command, options=()):
+def started(*command, **environment):
     with subprocess.Popen(
-        [sys.executable, *options, "-m", "trainer", *map(str, command)],
+        [sys.executable, "-m", "trainer", *map(str, command)],
+        env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -35,8 +37,7 @@ def interrupt(process):
     """Send what a terminal sends to a command and all that it started; all of it has to end."""
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=300)  # its pipes close when the last of them has ended
-    said = [line for line in err.splitlines() if not line.startswith("import time:")]
-    return process.returncode, "\n".join(said)
+    return process.returncode, err.strip()
 
 
 def wait_for(stream, text):
@@ -46,18 +47,39 @@ def wait_for(stream, text):
     pytest.fail(f"{text!r} was never said")
 
 
-def commands_of(group):
-    """The command lines of a process group."""
-    listed = subprocess.check_output(["ps", "-A", "-ww", "-o", "pgid=", "-o", "args="], text=True)
-    lines = (line.split(maxsplit=1) for line in listed.splitlines())
-    return [rest[0] for number, *rest in lines if int(number) == group and rest]
+def spawned(process):
+    """The processes that a command has started to draw."""
+    psutil = pytest.importorskip("psutil")
+    with suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if any("spawn_main" in word for word in child.cmdline()):
+                    yield child
 
 
-def test_in_the_first_second(folder, tmp_path):
+#: Has the command say when it begins to import its own parts, and wait there.
+SLOW_IMPORT = """
+import sys, time
+
+class Slow:
+    def find_spec(self, name, path=None, target=None):
+        if name == "trainer.cli":
+            print("importing trainer.cli", flush=True)
+            time.sleep(120)
+
+sys.meta_path.insert(0, Slow())
+"""
+
+
+def test_while_it_imports(folder, tmp_path):
     out = tmp_path / "out"
-    with started("fit", "--dataset", folder, "--out", out, options=("-X", "importtime")) as process:
-        wait_for(process.stderr, " argparse")  # that is one of the first imports
-        assert interrupt(process) == (130, "interrupted: nothing was written")
+    site = tmp_path / "slow"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(SLOW_IMPORT)
+    path = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])
+    with started("fit", "--dataset", folder, "--out", out, PYTHONPATH=path) as process:
+        wait_for(process.stdout, "importing trainer.cli")
+        assert interrupt(process) == (130, "interrupted")
     assert not out.exists()
 
 
@@ -65,8 +87,11 @@ def test_while_images_for_replay_are_drawn(folder, tmp_path):
     out = tmp_path / "out"
     with started("fit", "--dataset", folder, "--out", out, "--replay", "0.3") as process:
         wait_for(process.stdout, "images of")
-        while not any("spawn_main" in command for command in commands_of(process.pid)):
+        deadline = time.monotonic() + 120
+        while not any(spawned(process)):
             assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
         assert interrupt(process) == (130, "interrupted: nothing was written")
     assert not out.exists()
 
@@ -99,3 +124,14 @@ def test_an_empty_folder_is_refused_without_a_traceback(tmp_path, content):
     assert err.startswith(f"error: {site} holds no labelled images: expected LABEL.png")
     assert err.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_command_that_writes_as_it_goes_claims_nothing(tmp_path):
+    out = tmp_path / "drawn"
+    with started("synthesize", "--out", out, "--count", "100000") as process:
+        deadline = time.monotonic() + 120
+        while not (out.is_dir() and any(out.iterdir())):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert interrupt(process) == (130, "interrupted")
