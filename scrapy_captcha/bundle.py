@@ -348,7 +348,10 @@ def described(manifest: Manifest, files: Mapping[str, bytes]) -> Manifest:
     }
     manifest = replace(manifest, files=entries)
     manifest._check()
-    size = len(manifest.to_json().encode())
+    try:
+        size = len(manifest.to_json().encode())
+    except UnicodeEncodeError as e:
+        raise BundleError(f"bundle {manifest.name!r} cannot be described in UTF-8: {e}") from None
     if size > MAX_MANIFEST_BYTES:
         raise BundleError(
             f"bundle {manifest.name!r}: expected a {MANIFEST} of at most {MAX_MANIFEST_BYTES} "

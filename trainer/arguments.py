@@ -9,6 +9,20 @@ from pathlib import Path
 
 from scrapy_captcha.bundle import MAX_HEADS
 
+#: What `trainer.networks`, which takes a moment to import, can build.
+ARCHITECTURES = ("four_head_compact", "four_head_wide", "four_head_vgg")
+#: Beyond it, sums of losses lose the others.
+MAX_WEIGHT = 1e6
+
+
+def architecture(text: str) -> str:
+    """Parse the name of a network."""
+    if text not in ARCHITECTURES:
+        raise argparse.ArgumentTypeError(
+            f"expected one of {', '.join(ARCHITECTURES)}, got {text!r}"
+        )
+    return text
+
 
 def lengths(text: str) -> tuple[int, int]:
     """Parse "4" or "3-8"."""
@@ -26,9 +40,9 @@ def lengths(text: str) -> tuple[int, int]:
 
 def characters(text: str) -> str:
     """Parse a charset."""
-    if len(set(text)) < 2 or any(c.isspace() for c in text):
+    if len(text) < 2 or len(set(text)) < len(text) or any(c.isspace() for c in text):
         raise argparse.ArgumentTypeError(
-            f"expected at least two different characters and no spaces, got {text!r}"
+            f"expected at least two characters, each but once, and no spaces, got {text!r}"
         )
     return text
 
@@ -39,8 +53,10 @@ def weights(text: str) -> tuple[float, ...]:
         found = tuple(float(part) for part in text.split(","))
     except ValueError:
         found = ()
-    if not found or not all(0 < weight < math.inf for weight in found):
-        raise argparse.ArgumentTypeError(f"expected numbers above 0 like 1,1.2,1.2,1, got {text!r}")
+    if not found or not all(0 < weight <= MAX_WEIGHT for weight in found):
+        raise argparse.ArgumentTypeError(
+            f"expected numbers above 0, a million at most, like 1,1.2,1.2,1, got {text!r}"
+        )
     return found
 
 
@@ -51,13 +67,15 @@ def class_weights(text: str) -> dict[str, float] | str | None:
     expected = 'expected none, balanced, or a JSON file like {"0": 2, "o": 1.5}'
     try:
         found = json.loads(Path(text).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, RecursionError) as e:
         raise argparse.ArgumentTypeError(f"{expected}; {text}: {e}") from None
     if not isinstance(found, dict) or not all(
-        len(character) == 1 and type(weight) in {int, float} and 0 < weight < math.inf
+        len(character) == 1 and type(weight) in {int, float} and 0 < weight <= MAX_WEIGHT
         for character, weight in found.items()
     ):
-        raise argparse.ArgumentTypeError(f"{expected} with numbers above 0 in {text}")
+        raise argparse.ArgumentTypeError(
+            f"{expected} with numbers above 0, a million at most, in {text}"
+        )
     return {character: float(weight) for character, weight in found.items()}
 
 

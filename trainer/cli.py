@@ -15,6 +15,7 @@ from scrapy_captcha.bundle import REPORT
 from scrapy_captcha.errors import CaptchaError, DatasetError
 from trainer.arguments import (
     above_zero,
+    architecture,
     characters,
     class_weights,
     groups,
@@ -96,7 +97,7 @@ def run_fit(options: argparse.Namespace) -> int:
                 lines += f"\nreport   {wanted.report}"
             except DatasetError as e:  # the bundle is there all the same
                 lines += f"\n{e}"
-    print(lines)
+        print(lines)
     return 0
 
 
@@ -187,7 +188,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="python -m trainer",
         description="Train, measure and export the captcha reader.",
-        epilog="Exit codes: 0 done, 2 bad input (nothing is written), 130 interrupted.",
+        epilog="Exit codes: 0 done, 2 bad input (no bundle is written), 130 interrupted.",
     )
     commands = top.add_subparsers(metavar="COMMAND", required=True)
 
@@ -201,7 +202,11 @@ def parser() -> argparse.ArgumentParser:
     )
     fit.add_argument("--minutes", type=above_zero, default=3.0, help="at most (default: 3)")
     fit.add_argument("--seed", type=seed, default=0)
-    fit.add_argument("--architecture", help="from scratch: four_head_compact or four_head_vgg")
+    fit.add_argument(
+        "--architecture",
+        type=architecture,
+        help="from scratch: four_head_compact (the default) or four_head_vgg",
+    )
     fit.add_argument(
         "--charset",
         type=characters,
@@ -269,7 +274,7 @@ def parser() -> argparse.ArgumentParser:
     pretrain.add_argument("--out", type=Path, required=True, metavar="BUNDLE")
     pretrain.add_argument("--minutes", type=above_zero, required=True)
     pretrain.add_argument("--seed", type=seed, default=0)
-    pretrain.add_argument("--architecture", default="four_head_compact")
+    pretrain.add_argument("--architecture", type=architecture, default="four_head_compact")
     pretrain.add_argument(
         "--base", metavar="BUNDLE", help="start from a bundle, perhaps of a wider network"
     )
