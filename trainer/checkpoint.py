@@ -46,7 +46,7 @@ class Checkpoint:
     def restore(self, training: Training) -> bool:
         """Bring a fresh training to where the killed one was, if there was one."""
         try:
-            with np.load(self.path, allow_pickle=False) as stored:
+            with self.path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}
             training.restore(json.loads(str(arrays.pop("progress"))), arrays)
         except FileNotFoundError:

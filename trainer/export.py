@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scrapy_captcha.bundle import MODEL, WEIGHTS, Golden, Manifest, open_bundle, write_version
+from scrapy_captcha.bundle import (
+    MANIFEST,
+    MAX_MANIFEST_BYTES,
+    MODEL,
+    WEIGHTS,
+    Golden,
+    Manifest,
+    open_bundle,
+    write_version,
+)
 from scrapy_captcha.errors import BundleError
 from scrapy_captcha.image import HEIGHT, WIDTH, prepare
 from scrapy_captcha.recognizer import decode_logits, softmax
-from trainer.conversion import MAX_MODEL_BYTES, convert, litert_logits
+from trainer.conversion import convert, litert_logits
 from trainer.quiet import quiet
 
 if TYPE_CHECKING:
@@ -24,9 +32,11 @@ if TYPE_CHECKING:
 
     from trainer.corpus import Corpus
 
-logger = logging.getLogger(__name__)
-
+#: What the files of a shipped bundle keep within.
+MAX_MODEL_BYTES = 3 << 20
 MAX_VERSION_BYTES = 8 << 20
+#: How long golden images may make a manifest; the rest is for what is measured later.
+MAX_GOLDEN_MANIFEST = MAX_MANIFEST_BYTES - (64 << 10)
 
 
 @dataclass(frozen=True)
@@ -68,19 +78,13 @@ def to_float32(model: keras.Model, architecture: str) -> keras.Model:
     Returns:
         ``model`` itself if every layer computes in float32 already, else a copy that does.
     """
-    import keras  # noqa: PLC0415
-
     from trainer import networks  # noqa: PLC0415
 
     if all(layer.compute_dtype in {None, "float32"} for layer in model.layers):
         return model
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float32")
-    try:
-        _, heads, classes = model.output_shape
+    _, heads, classes = model.output_shape
+    with networks.computing_in("float32"):
         copy = networks.build(architecture, heads=heads, classes=classes)
-    finally:
-        keras.config.set_dtype_policy(policy)
     copy.set_weights(model.get_weights())
     return copy
 
@@ -96,7 +100,8 @@ def pack(
     Args:
         model: the trained network; a mixed-precision one is rebuilt in float32.
         manifest: what is said of it; files and golden images are filled in.
-        golden_images: original bytes of a few images; their probabilities go into the manifest.
+        golden_images: original bytes of a few images, the best first; they and their probabilities
+            go into the manifest, as many as it has room for.
         shown: images on which the conversion must not change the exact match.
 
     Raises:
@@ -122,11 +127,18 @@ def pack(
         )
     )
     export = {"weights": converted.precision, "exact_match": converted.exact_match}
-    notes = tuple(f"{line}: {converted.precision} weights are used" for line in converted.refused)
+    manifest = replace(manifest, provenance={**manifest.provenance, "export": export})
+    notes = [f"{line}: {converted.precision} weights are used" for line in converted.refused]
+    while golden and len(replace(manifest, golden=golden).to_json().encode()) > MAX_GOLDEN_MANIFEST:
+        golden = golden[:-1]
+    if len(golden) < len(golden_images):
+        notes.append(
+            f"{MANIFEST} has room for {len(golden)} of {len(golden_images)} golden images only"
+        )
     return Packed(
-        replace(manifest, golden=golden, provenance={**manifest.provenance, "export": export}),
+        replace(manifest, golden=golden),
         {MODEL: converted.content, WEIGHTS: weights_file(model)},
-        notes,
+        tuple(notes),
     )
 
 
@@ -162,63 +174,6 @@ def load_weights(content: bytes) -> keras.Model:
             raise BundleError(f"Keras cannot load {WEIGHTS}: {str(e)[:300]}") from None
 
 
-def write_bundle(
-    model: keras.Model,
-    out: Path,
-    *,
-    name: str,
-    charset: str,
-    length: int,
-    min_length: int,
-    architecture: str,
-    provenance: dict[str, Any],
-    accuracy: dict[str, Any],
-    temperature: float = 1.0,
-    golden_images: Sequence[bytes] = (),
-    calibration: dict[str, Any] | None = None,
-    case: str | None = None,
-) -> Path:
-    """Convert, check and write a network as a new version of the bundle at ``out``.
-
-    Args:
-        model: the trained network.
-        out: the bundle's folder, made if missing.
-        name: the bundle's name.
-        charset: the characters in the order of the classes.
-        length: number of heads.
-        min_length: shortest text.
-        architecture: the name that ``networks.build`` knows the network by.
-        provenance: how it was made: recipe, seed, versions.
-        accuracy: what was measured, as in ``{"exact_match": 0.98, "n": 500}``.
-        temperature: what the logits are divided by before they are probabilities.
-        golden_images: original bytes of a few images, kept in the manifest with what is read.
-        calibration: how well the confidence fits.
-        case: "lower" or "as-is"; derived from the charset if ``None``.
-
-    Returns:
-        The folder of the new version.
-
-    Raises:
-        BundleError: when the conversion changes what the network says, or ``out`` is not writable.
-    """
-    manifest = Manifest(
-        name=name,
-        charset=charset,
-        length=length,
-        min_length=min_length,
-        architecture=architecture,
-        case=case or ("lower" if charset == charset.lower() else "as-is"),
-        temperature=temperature,
-        accuracy=accuracy,
-        calibration=calibration or {},
-        provenance=provenance,
-    )
-    packed = pack(model, manifest, golden_images)
-    for line in (*packed.notes, *packed.oversize()):
-        logger.warning("%s", line)
-    return packed.write(out)
-
-
 def export(model: str, out: Path, format_: str) -> Path:
     """Take a model out of its bundle, its size and sha256 checked.
 
@@ -231,7 +186,8 @@ def export(model: str, out: Path, format_: str) -> Path:
         The file that was written.
 
     Raises:
-        BundleError: when the bundle is damaged, a converter is missing, or ``out`` is not writable.
+        BundleError: when the bundle is damaged, a converter is missing or fails, or ``out`` is not
+            writable.
     """
     bundle = open_bundle(model)
     name = bundle.manifest.name
@@ -260,5 +216,9 @@ def _write_onnx(model: keras.Model, target: Path) -> None:
                     path, format="onnx", verbose=False, input_signature=[keras.InputSpec(**image)]
                 )
         except ImportError:
-            raise BundleError("ONNX needs converters: pip install tf2onnx onnx") from None
+            raise BundleError("ONNX needs converters: pip install 'scrapy-captcha[onnx]'") from None
+        except Exception as e:  # noqa: BLE001 - converters raise many kinds
+            raise BundleError(
+                f"cannot be converted to ONNX: {type(e).__name__}: {str(e)[:300]}"
+            ) from None
         target.write_bytes(path.read_bytes())

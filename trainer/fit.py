@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import platform
 import time
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from scrapy_captcha.bundle import MODEL, WEIGHTS, Bundle, Manifest, open_bundle
-from scrapy_captcha.recognizer import decode_logits, softmax
+from scrapy_captcha.bundle import MODEL, WEIGHTS, Bundle, Manifest, described, open_bundle
+from scrapy_captcha.recognizer import decode_logits
 from trainer import corpus
-from trainer.calibration import fit_temperature
 from trainer.checkpoint import Checkpoint, cache_folder
+from trainer.conversion import litert_logits
 from trainer.evaluate import Score, score
+from trainer.finish import finish, golden_images, provenance, versions
 from trainer.plan import (
-    HOLDOUT_FROM,
     Emphasis,
     Options,
     Schedule,
+    Split,
     check_out,
     check_task,
     choose_architecture,
@@ -31,7 +30,6 @@ from trainer.plan import (
     origin,
     remaining,
     split,
-    versions,
 )
 from trainer.quiet import import_tensorflow
 from trainer.replay import drawing
@@ -49,8 +47,6 @@ if TYPE_CHECKING:
     from trainer.progress import Lines
     from trainer.replay import Drawing
 
-GOLDEN_IMAGES = 4
-MAX_GOLDEN_BYTES = 64 << 10
 #: Replay is waited for at most so long, and at most for this share of the time.
 REPLAY_SECONDS = 30.0
 REPLAY_SHARE = 0.15
@@ -62,7 +58,7 @@ class Job:
 
     Args:
         base: what it starts from, if anything.
-        held: the holdout, if there are images enough for one.
+        parts: what is trained on, and the holdout if there are images enough for one.
     """
 
     options: Options
@@ -71,8 +67,17 @@ class Job:
     task: Task
     emphasis: Emphasis
     architecture: str
-    train_on: Corpus
-    held: Corpus | None
+    parts: Split
+
+    @property
+    def train_on(self) -> Corpus:
+        """What is learnt from."""
+        return self.parts.train_on
+
+    @property
+    def held(self) -> Corpus | None:
+        """The holdout, if there is one."""
+        return self.parts.held
 
     @property
     def shown(self) -> Corpus:
@@ -117,17 +122,18 @@ def prepare(options: Options) -> Job:
     loaded = corpus.load(options.datasets, choose_case(options, manifest))
     task = choose_task(options, manifest, loaded)
     check_task(task, loaded)
-    train_on, held = split(loaded)
-    return Job(
+    parts = split(loaded, manifest)
+    job = Job(
         options=options,
         base=base,
         loaded=loaded,
         task=task,
-        emphasis=choose_emphasis(options, task, train_on),
+        emphasis=choose_emphasis(options, task, parts.train_on),
         architecture=choose_architecture(options, manifest),
-        train_on=train_on,
-        held=held,
+        parts=parts,
     )
+    described(manifest_of(job, {}), {MODEL: b""})  # else nobody could open what is written
+    return job
 
 
 def fit(options: Options, reporter: Lines) -> Fitted:
@@ -145,7 +151,7 @@ def fit(options: Options, reporter: Lines) -> Fitted:
     """
     start = time.monotonic()
     job = prepare(options)
-    reporter.say("\n".join([*job.loaded.notes, describe(job.train_on, job.held, job.task)]))
+    reporter.say("\n".join([*job.loaded.notes, describe(job.parts, job.task)]))
     with drawing(job.task, options.seed, options.replay) as started:
         import_tensorflow()
         import keras  # noqa: PLC0415
@@ -218,18 +224,20 @@ def learn(
     return training
 
 
-def provenance(job: Job, history: Sequence[Epoch]) -> dict[str, Any]:
-    """How the model came to be."""
-    return {
-        "recipe": "fit",
-        "base": {"name": job.base.manifest.name, "model": job.base.hash} if job.base else None,
-        "trained_on": len(job.train_on.samples),
-        "held_out": len(job.held.samples) if job.held else 0,
-        "seed": job.options.seed,
-        "steps": history[-1].step if history else 0,
-        "seconds": round(history[-1].seconds, 1) if history else 0.0,
-        "versions": versions(),
-    }
+def manifest_of(job: Job, made: dict[str, Any]) -> Manifest:
+    """What can be said of the new version before it is measured."""
+    return Manifest(
+        name=job.options.out.resolve().name,
+        charset=job.task.charset,
+        length=job.task.length,
+        min_length=job.task.min_length,
+        architecture=job.architecture,
+        case=job.task.case,
+        temperature=job.base.manifest.temperature if job.base else 1.0,
+        provenance=made,
+        calibration={"method": "inherited from the base" if job.base else "none"},
+        accuracy={"n": 0},
+    )
 
 
 def settings(job: Job, schedule: Schedule, manifest: Manifest) -> dict[str, object]:
@@ -266,65 +274,51 @@ def measure(
     checkpoint: Checkpoint,
 ) -> Fitted:
     """Convert a network, calibrate it, and compare it with its base on the holdout."""
-    from trainer.conversion import litert_logits  # noqa: PLC0415
-    from trainer.export import pack  # noqa: PLC0415
-
     base, held, shown = job.base, job.held, job.shown
-    manifest = Manifest(
-        name=job.options.out.resolve().name,
-        charset=job.task.charset,
-        length=job.task.length,
-        min_length=job.task.min_length,
-        architecture=job.architecture,
-        case=job.task.case,
-        temperature=base.manifest.temperature if base else 1.0,
-        provenance=provenance(job, history),
-        calibration={"method": "inherited from the base" if base else "none"},
-        accuracy={"n": 0},
+    made = provenance(
+        "fit",
+        base,
+        trained_on=len(job.train_on.samples),
+        held_out=len(held.samples) if held else 0,
+        seed=job.options.seed,
+        steps=history[-1].step if history else 0,
+        seconds=history[-1].seconds if history else 0.0,
+        seen=job.parts.marks,
     )
-    packed = pack(model, manifest, golden_images(model, shown), shown)
-    logits = litert_logits(packed.files[MODEL], shown.images)
-    manifest = packed.manifest
-    if held is not None:
-        temperature = fit_temperature(logits, held.labels, manifest)
-        manifest = replace(manifest, temperature=round(temperature, 4))
-    readings = [decode_logits(row, manifest) for row in logits]
-    after = score(readings, shown.labels)
-    if held is not None:
-        manifest = replace(
-            manifest,
-            accuracy={**after.as_dict(), "on": "holdout"},
-            calibration={
-                "method": "temperature, on the holdout",
-                "ece": round(after.calibration_error, 4),
-                "ece_by_chance": round(after.chance_error, 4),
-                "n": after.n,
-            },
-        )
+    finished = finish(
+        model,
+        manifest_of(job, made),
+        shown,
+        golden_images=golden_images(model, shown),
+        on="holdout" if held else None,
+    )
+    packed, manifest, after = finished.packed, finished.packed.manifest, finished.score
     before = score_base(base, manifest, held) if base and held else None
     doubt = after.calibration_warning if held else None
-    few = f"Fewer than {HOLDOUT_FROM} labels: nothing was held out, so nothing is measured."
+    few = f"{job.parts.reason.capitalize()}: nothing was held out, so nothing is measured."
+    warning = job.parts.warning
     return Fitted(
-        replace(packed, manifest=manifest),
+        packed,
         before,
         after if held else None,
         Report(
             title=manifest.name,
             about=f"{after.n} images {'held out' if held else 'that it was trained on'}",
             samples=shown.samples,
-            readings=readings,
+            readings=finished.readings,
             score=after,
             measured=held is not None,
             before=before,
             history=history,
             notes=[
                 *([] if held else [few]),
+                *([warning] if warning else []),
                 *([doubt] if doubt else []),
                 *job.loaded.notes,
                 *packed.notes,
             ],
             settings=settings(job, schedule, manifest),
-            versions={"python": platform.python_version(), **versions()},
+            versions=versions(),
         ),
         checkpoint,
     )
@@ -332,8 +326,6 @@ def measure(
 
 def score_base(base: Bundle, manifest: Manifest, held: Corpus) -> Score | None:
     """The base on the holdout, told the charset and length; ``None`` if it cannot read those."""
-    from trainer.conversion import litert_logits  # noqa: PLC0415
-
     length = manifest.length if manifest.length == manifest.min_length else None
     logits = litert_logits(base.read(MODEL), held.images)
     try:
@@ -343,22 +335,13 @@ def score_base(base: Bundle, manifest: Manifest, held: Corpus) -> Score | None:
     return score(readings, held.labels)
 
 
-def golden_images(model: keras.Model, shown: Corpus) -> list[bytes]:
-    """The small images that a network is surest of: they tell a damaged bundle on any processor."""
-    from trainer.conversion import keras_logits  # noqa: PLC0415
-
-    surest = softmax(keras_logits(model, shown.images)).max(axis=-1).min(axis=-1).argsort()[::-1]
-    small = (shown.samples[i].data for i in surest)
-    return list(islice((data for data in small if len(data) <= MAX_GOLDEN_BYTES), GOLDEN_IMAGES))
-
-
 def summary(fitted: Fitted, folder: Path) -> str:
     """The last lines of a fit."""
     lines = list(fitted.packed.notes)
     if fitted.after is None:
         found = fitted.report.score
         lines.append(
-            f"not measured: fewer than {HOLDOUT_FROM} labels "
+            f"not measured: nothing was held out "
             f"(reads {found.hits} of the {found.n} images that it was trained on)"
         )
     else:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import keras
 import tensorflow as tf
 from keras import layers
 
+from scrapy_captcha.errors import BundleError
 from scrapy_captcha.image import HEIGHT, WIDTH
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 INPUT_SHAPE = (HEIGHT, WIDTH, 1)
 
@@ -155,11 +157,22 @@ def build(architecture: str, *, heads: int, classes: int, fused: bool = False) -
         float32 (batch, 32, 90, 1) in [0, 1] -> logits, float32 (batch, heads, classes).
 
     Raises:
-        ValueError: for a name that is not known, or numbers below one.
+        BundleError: for a name that is not known, or numbers below one.
 
     """
     if architecture not in ARCHITECTURES:
-        raise ValueError(f"expected one of {', '.join(ARCHITECTURES)}, got {architecture!r}")
+        raise BundleError(f"expected one of {', '.join(ARCHITECTURES)}, got {architecture!r}")
     if heads < 1 or classes < 2:
-        raise ValueError(f"expected heads >= 1 and classes >= 2, got {heads} and {classes}")
+        raise BundleError(f"expected heads >= 1 and classes >= 2, got {heads} and {classes}")
     return ARCHITECTURES[architecture](heads=heads, classes=classes, fused=fused)
+
+
+@contextmanager
+def computing_in(policy: str) -> Iterator[None]:
+    """Have networks that are built meanwhile compute in "float32" or "mixed_bfloat16"."""
+    kept = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(kept)

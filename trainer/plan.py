@@ -6,9 +6,7 @@ import hashlib
 import math
 import os
 import shutil
-from contextlib import suppress
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,16 +14,19 @@ import numpy as np
 from scrapy_captcha.bundle import MAX_CHARSET, MAX_HEADS, check_place
 from scrapy_captcha.errors import BundleError, DatasetError
 from trainer.corpus import Task, check_labels, encode, fold_case, name_some
+from trainer.finish import SEEN, versions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from scrapy_captcha.bundle import Bundle, Manifest
-    from trainer.corpus import Corpus
+    from trainer.corpus import Corpus, Sample
 
 #: Fewer labels than this are all trained on, for a fixed time.
 HOLDOUT_FROM = 200
+#: A holdout smaller than this says nothing.
+MIN_HOLDOUT = 10
 DEFAULT_ARCHITECTURE = "four_head_compact"
 #: What a version takes on the disk at most, several times over.
 FREE_BYTES = 32 << 20
@@ -241,22 +242,79 @@ def choose_architecture(options: Options, base: Manifest | None) -> str:
     return base.architecture if base else options.architecture or DEFAULT_ARCHITECTURE
 
 
-def split(loaded: Corpus) -> tuple[Corpus, Corpus | None]:
-    """What is trained on, and the holdout if there are labels enough for one."""
-    held = loaded.held_out()
-    if len(held) < HOLDOUT_FROM or not held.any():
-        return loaded, None
-    return loaded.pick(~held), loaded.pick(held)
+@dataclass(frozen=True)
+class Split:
+    """Images by what they are for.
 
+    Args:
+        train_on: what is learnt from.
+        held: the holdout, if there are images enough for one.
+        unfit: images that belong into the holdout by their hash and are trained on all the same.
+        known: how many of those the base was trained on.
+    """
 
-def describe(train_on: Corpus, held: Corpus | None, task: Task) -> str:
-    """A line on what is about to be learnt."""
-    text = f"{len(train_on.samples)} images of {task.lengths} characters out of {len(task.charset)}"
-    if held is None:
+    train_on: Corpus
+    held: Corpus | None
+    unfit: Corpus
+    known: int
+
+    @property
+    def marks(self) -> list[str]:
+        """What a manifest keeps of the unfit ones, for the fits that start from it."""
+        return [_mark(sample) for sample in self.unfit.samples]
+
+    @property
+    def reason(self) -> str:
+        """Why there is no holdout."""
+        if len(self.train_on.samples) < HOLDOUT_FROM:
+            return f"fewer than {HOLDOUT_FROM} labels"
+        return f"fewer than {MIN_HOLDOUT} images for a holdout"
+
+    @property
+    def warning(self) -> str | None:
+        """A line on images that the base knows, if there are any."""
+        if not self.known:
+            return None
         return (
-            f"{text}; fewer than {HOLDOUT_FROM}: all are trained on, for a fixed time, no holdout"
+            f"{self.known} images that would be held out are trained on, as the base was trained "
+            f"on them when there were fewer than {HOLDOUT_FROM}: "
+            "to measure on those, too, start from a shipped model"
         )
-    return f"{text}, and {len(held.samples)} held out"
+
+
+def _mark(sample: Sample) -> str:
+    return sample.digest[:16]
+
+
+def split(loaded: Corpus, base: Manifest | None = None) -> Split:
+    """Choose the holdout, if there are labels enough for one.
+
+    Nothing that the base was trained on is in it: it would look better than it is, beside the new
+    model and in its confidence.
+    """
+    belongs = loaded.held_out()
+    seen = set(base.provenance.get(SEEN, ())) if base else set()
+    known = np.array([_mark(sample) in seen for sample in loaded.samples], bool) & belongs
+    held = belongs & ~known
+    if len(held) < HOLDOUT_FROM or held.sum() < MIN_HOLDOUT:
+        held = np.zeros_like(held)
+    return Split(
+        train_on=loaded.pick(~held),
+        held=loaded.pick(held) if held.any() else None,
+        unfit=loaded.pick(belongs & ~held),
+        known=int(known.sum()),
+    )
+
+
+def describe(parts: Split, task: Task) -> str:
+    """What is about to be learnt."""
+    count = len(parts.train_on.samples)
+    text = f"{count} images of {task.lengths} characters out of {len(task.charset)}"
+    if parts.held is None:
+        text += f"; {parts.reason}: all are trained on, for a fixed time, no holdout"
+    else:
+        text += f", and {len(parts.held.samples)} held out"
+    return "\n".join(filter(None, (text, parts.warning)))
 
 
 def origin(base: Manifest | None, task: Task, architecture: str) -> str:
@@ -319,11 +377,3 @@ def identity(options: Options, base: Bundle | None, loaded: Corpus, task: Task) 
         "task": asdict(task),
         "versions": versions(),
     }
-
-
-def versions() -> dict[str, str]:
-    """Of what a result depends on; a checkout that is not installed has none of its own."""
-    found = {name: metadata.version(name) for name in ("tensorflow", "keras", "numpy")}
-    with suppress(metadata.PackageNotFoundError):
-        found["scrapy-captcha"] = metadata.version("scrapy-captcha")
-    return found

@@ -5,25 +5,26 @@ from __future__ import annotations
 import json
 import math
 import os
-import platform
 import random
 import time
-from dataclasses import dataclass, replace
-from importlib.metadata import version
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from scrapy_captcha.bundle import Manifest, open_bundle
+from scrapy_captcha.bundle import MODEL, Manifest, described, open_bundle
+from scrapy_captcha.errors import BundleError
 from scrapy_captcha.image import prepare
-from scrapy_captcha.recognizer import decode_logits
 from trainer import networks, synthesis
 from trainer.augment import augment
-from trainer.calibration import calibration_error, fit_temperature
-from trainer.corpus import Task
+from trainer.conversion import exact_match
+from trainer.conversion import keras_logits as logits_of
+from trainer.corpus import Corpus, Sample, Task
 from trainer.drawing import ALNUM, Chunk, Synthesizer
+from trainer.finish import Finished, finish, golden_images, provenance
+from trainer.quiet import uninterrupted
 from trainer.transfer import from_base
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ WARM_UP = 0.02
 RAMP = 0.1
 HOLDOUT = 2048
 DECAY = 0.999
-GOLDEN = 6
+EASY = 60
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,17 @@ class Plan:
         """Whether labels are lower case or as they are drawn."""
         return "lower" if self.charset == self.charset.lower() else "as-is"
 
+    def manifest(self, name: str) -> Manifest:
+        """What can be said of the bundle before it is measured."""
+        return Manifest(
+            name=name,
+            charset=self.charset,
+            length=self.length[1],
+            min_length=self.length[0],
+            architecture=self.architecture,
+            case=self.case,
+        )
+
 
 def learning_rate(progress: float, peak: float = PEAK_RATE) -> float:
     """Warm up, then fall along a cosine.
@@ -107,19 +119,14 @@ class Training:
     def __init__(self, plan: Plan) -> None:
         keras.utils.set_random_seed(plan.seed)
         self.plan = plan
-        policy = keras.config.dtype_policy()
-        keras.config.set_dtype_policy("mixed_bfloat16")
-        try:
+        self.base = open_bundle(plan.base) if plan.base is not None else None
+        with networks.computing_in("mixed_bfloat16"):
             self.model = networks.build(
                 plan.architecture, heads=plan.heads, classes=plan.classes, fused=True
             )
-        finally:
-            keras.config.set_dtype_policy(policy)
-        if plan.base is not None:
+        if self.base is not None:
             task = Task(plan.charset, plan.length[1], plan.length[0], plan.case)
-            self.model.set_weights(
-                from_base(open_bundle(plan.base), task, plan.architecture).get_weights()
-            )
+            self.model.set_weights(from_base(self.base, task, plan.architecture).get_weights())
         self.optimizer = keras.optimizers.AdamW(PEAK_RATE, weight_decay=WEIGHT_DECAY)
         self.optimizer.build(self.model.trainable_variables)
         self.average = [tf.Variable(w, trainable=False) for w in self.model.get_weights()]
@@ -171,32 +178,62 @@ class Training:
         arrays = {f"weight_{i}": w for i, w in enumerate(self.model.get_weights())}
         arrays |= {f"average_{i}": a.numpy() for i, a in enumerate(self.average)}
         arrays |= {f"slot_{i}": v.numpy() for i, v in enumerate(self.optimizer.variables)}
-        state = {"step": self.step, "seconds": self.seconds, "chunk": self.chunk}
+        state = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "chunk": self.chunk,
+            "plan": self.identity(),
+        }
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.name + ".partial")
         with partial.open("wb") as file:
             np.savez(file, state=json.dumps(state), **arrays)
         partial.replace(path)
 
+    def identity(self) -> dict[str, Any]:
+        """What another training must share to go on from this one's checkpoint, as JSON has it.
+
+        Not the time, which may be prolonged, nor the number of processes, which changes nothing.
+        """
+        plan = asdict(self.plan) | {"length": list(self.plan.length)}
+        plan["base"] = self.base.hash if self.base else None
+        return {name: plan[name] for name in plan.keys() - {"minutes", "workers"}}
+
     def restore(self, path: Path) -> None:
         """Go on from a file that `save` wrote.
 
         Raises:
-            ValueError: when it is of another network.
+            BundleError: when it is damaged or of another training; then nothing has changed.
 
         """
-        with np.load(path, allow_pickle=False) as stored:
-            state = json.loads(str(stored["state"]))
-            weights = [stored[f"weight_{i}"] for i in range(len(self.average))]
-            shapes = [tuple(a.shape) for a in self.average]
-            if [w.shape for w in weights] != shapes:
-                raise ValueError(f"{path} is a checkpoint of another network")
-            self.model.set_weights(weights)
-            for i, mean in enumerate(self.average):
-                mean.assign(stored[f"average_{i}"])
-            for i, variable in enumerate(self.optimizer.variables):
-                variable.assign(stored[f"slot_{i}"])
-        self.step, self.seconds, self.chunk = state["step"], state["seconds"], state["chunk"]
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+                arrays = {name: stored[name] for name in stored.files}
+            state = json.loads(str(arrays.pop("state")))
+            step, seconds, chunk = (state[name] for name in ("step", "seconds", "chunk"))
+            theirs = dict(state["plan"])
+        except Exception as e:  # noqa: BLE001 - NumPy raises many kinds for a file it cannot read
+            raise BundleError(
+                f"{path} is no checkpoint of this version, or damaged ({type(e).__name__}: {e}): "
+                "delete it to start anew"
+            ) from None
+        ours = self.identity()
+        if differing := sorted(name for name in ours if theirs.get(name) != ours[name]):
+            listed = ", ".join(f"{n} {theirs.get(n)!r} and not {ours[n]!r}" for n in differing)
+            raise BundleError(
+                f"{path} is the checkpoint of another training, with {listed}: "
+                "delete it to start anew, or choose another --out"
+            )
+        targets = {f"average_{i}": mean for i, mean in enumerate(self.average)}
+        targets |= {f"slot_{i}": each for i, each in enumerate(self.optimizer.variables)}
+        shapes = {name: tuple(each.shape) for name, each in targets.items()}
+        shapes |= {f"weight_{i}": tuple(mean.shape) for i, mean in enumerate(self.average)}
+        if shapes != {name: array.shape for name, array in arrays.items()}:
+            raise BundleError(f"{path} is a checkpoint of another network: delete it to start anew")
+        self.model.set_weights([arrays[f"weight_{i}"] for i in range(len(self.average))])
+        for name, target in targets.items():
+            target.assign(arrays[name])
+        self.step, self.seconds, self.chunk = int(step), float(seconds), int(chunk)
 
 
 def batches(
@@ -226,36 +263,12 @@ def batches(
         filled = min(MEMORY, filled + len(images))
 
 
-def logits_of(model: keras.Model, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """What a network says of prepared images, uint8 (count, 32, 90)."""
-    parts = [
-        np.asarray(model(pixels[i : i + 256, ..., None].astype(np.float32) / 255, training=False))
-        for i in range(0, len(pixels), 256)
-    ]
-    return np.concatenate(parts).astype(np.float32)
-
-
-def exact_match(logits: NDArray[np.float32], labels: NDArray[np.int32]) -> float:
-    """The share of texts with every character right."""
-    return float((logits.argmax(-1) == labels).all(-1).mean())
-
-
-def golden_images(model: keras.Model, plan: Plan) -> list[bytes]:
-    """A few images that the network reads with confidence, as PNG bytes."""
+def easy_images(plan: Plan) -> Corpus:
+    """Drawn images with little clutter: golden images are chosen from them."""
     drawer, rng = Synthesizer(plan.charset, plan.length), random.Random(plan.seed + 2)
-    images: list[bytes] = []
-    for _ in range(50 * GOLDEN):
-        image, text = drawer.draw(rng, 0.5)
-        data = synthesis.encoded(image)
-        pixels = np.rint(prepare(data)[None] * 255).astype(np.uint8)
-        logits = logits_of(model, pixels)[0]
-        odds = np.exp(logits - logits.max(-1, keepdims=True))
-        read = "".join((plan.charset + " ")[i] for i in logits.argmax(-1)).rstrip()
-        if read == text and (odds.max(-1) / odds.sum(-1)).min() > 0.98 and len(data) < 12_000:
-            images.append(data)
-        if len(images) == GOLDEN:
-            break
-    return images
+    drawn = [drawer.draw(rng, 0.5) for _ in range(EASY)]
+    samples = tuple(Sample("drawn", text, synthesis.encoded(image)) for image, text in drawn)
+    return Corpus(samples, np.stack([prepare(s.data) for s in samples]).astype(np.float16), ())
 
 
 def pretrain(
@@ -283,16 +296,21 @@ def pretrain(
         seed: of images, weights and order.
         workers: processes that draw.
         base: a bundle of the same architecture to start from, such as that for another length.
-        checkpoint: where to keep what is needed to go on after a kill; if the file exists, training
-            goes on from there. By default beside ``out``.
+        checkpoint: where to keep what is needed to go on after a kill; if the file exists, the same
+            training goes on from there. By default beside ``out``.
         report: gets one line of progress at a time.
         every: seconds between measurements, which are also the checkpoints.
 
     Returns:
-        The folder of the bundle's new version.
+        The folder of the bundle's new version; the checkpoint is deleted once that is written.
+
+    Raises:
+        BundleError: when no such bundle can be made, the base or the checkpoint does not fit, or
+            ``out`` cannot be written.
 
     """
     plan = Plan(architecture, charset, length, minutes, seed, workers, base)
+    described(plan.manifest(out.name), {MODEL: b""})  # else nobody could open what is written
     checkpoint = checkpoint or out.with_name(f"{out.name}.checkpoint.npz")
     training = Training(plan)
     if checkpoint.exists():
@@ -300,55 +318,55 @@ def pretrain(
         report(f"going on from {checkpoint}: step {training.step}, {training.seconds / 60:.1f} min")
     drawer = Synthesizer(charset, length)
     holdout = drawer.chunk(seed + 1, -1, HOLDOUT, 1.0)
-    pixels, labels = holdout
     if training.progress < 1:
         _train(training, holdout, checkpoint, report, every)
-    model = training.averaged()
-    logits = logits_of(model, pixels)
-    score = exact_match(logits, labels)
-    manifest = Manifest(
-        name=out.name,
-        charset=charset,
-        length=length[1],
-        min_length=length[0],
-        architecture=architecture,
+    finished = finished_bundle(training, holdout, out.name)
+    for line in (*finished.packed.notes, *finished.packed.oversize()):
+        report(line)
+    manifest = finished.packed.manifest
+    report(
+        f"holdout {finished.score.exact_match:.4f}, temperature {manifest.temperature}, "
+        f"calibration error {finished.score.calibration_error:.4f}"
     )
-    texts = ["".join((charset + " ")[i] for i in row).rstrip() for row in labels]
-    temperature = round(fit_temperature(logits, texts, manifest), 4)
-    manifest = replace(manifest, temperature=temperature)
-    readings = [decode_logits(row, manifest) for row in logits]
-    correct = [reading.text == text for reading, text in zip(readings, texts, strict=True)]
-    error = calibration_error([reading.confidence for reading in readings], correct)
-    report(f"holdout {score:.4f}, temperature {temperature}, calibration error {error:.4f}")
+    with uninterrupted():
+        version = finished.packed.write(out)
+        checkpoint.unlink(missing_ok=True)
+    return version
 
-    from trainer.export import write_bundle  # noqa: PLC0415
 
-    return write_bundle(
+def finished_bundle(training: Training, holdout: Chunk, name: str) -> Finished:
+    """The version of a bundle that a training has come to.
+
+    Args:
+        training: its averaged weights are taken.
+        holdout: drawn images that it was not trained on.
+        name: the bundle's.
+    """
+    plan, model = training.plan, training.averaged()
+    pixels, labels = holdout
+    texts = ["".join((plan.charset + " ")[i] for i in row).rstrip() for row in labels]
+    shown = Corpus(
+        tuple(Sample(f"drawn {i}", text, b"") for i, text in enumerate(texts)),
+        (pixels / np.float32(255)).astype(np.float16),
+        (),
+    )
+    made = provenance(
+        "pretrain",
+        training.base,
+        trained_on=training.chunk * synthesis.CHUNK,
+        held_out=len(texts),
+        seed=plan.seed,
+        steps=training.step,
+        seconds=training.seconds,
+        images_shown=training.step * BATCH,
+        processors=os.cpu_count(),
+    )
+    return finish(
         model,
-        out,
-        name=out.name,
-        charset=charset,
-        length=length[1],
-        min_length=length[0],
-        architecture=architecture,
-        provenance={
-            "trained_on": "synthetic images",
-            "base": open_bundle(base).hash if base else None,
-            "seed": seed,
-            "minutes": round(training.seconds / 60, 1),
-            "steps": training.step,
-            "images_drawn": training.chunk * synthesis.CHUNK,
-            "images_shown": training.step * BATCH,
-            "processors": os.cpu_count(),
-            "versions": {
-                "python": platform.python_version(),
-                **{name: version(name) for name in ("keras", "numpy", "pillow", "tensorflow")},
-            },
-        },
-        accuracy={"synthetic": {"exact_match": round(score, 4), "n": HOLDOUT}},
-        calibration={"expected_calibration_error": round(error, 4), "n": HOLDOUT},
-        temperature=temperature,
-        golden_images=golden_images(model, plan),
+        replace(plan.manifest(name), provenance=made),
+        shown,
+        golden_images=golden_images(model, easy_images(plan)),
+        on="holdout of drawn images",
     )
 
 

@@ -175,8 +175,9 @@ def _headline(report: Report) -> str:
         for name, value in figures.items()
     )
     notes = "".join(f"<li>{escape(note)}</li>" for note in report.notes)
+    done = "Measured" if report.measured else "Shown"
     return (
-        f"<p>Measured on {escape(report.about)}.</p><div class='tiles'>{tiles}</div>"
+        f"<p>{done} on {escape(report.about)}.</p><div class='tiles'>{tiles}</div>"
         f"<ul class='notes'>{notes}</ul>"
     )
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: Layers whose weights have one column a class.
 CLASSIFIERS = ("shape", "kind", "head_")
+#: The layer whose weights have one column a head: where each one looks.
+MAPS = "maps"
 #: A fit makes but a few hundred steps, and its statistics must have settled by then.
 NORMALIZATION_MOMENTUM = 0.9
 
@@ -30,17 +32,15 @@ def fresh(architecture: str, task: Task) -> keras.Model:
     Raises:
         BundleError: when there is no such architecture.
     """
-    try:
-        return networks.build(architecture, heads=task.length, classes=task.classes)
-    except ValueError as e:
-        raise BundleError(str(e)) from None
+    return networks.build(architecture, heads=task.length, classes=task.classes)
 
 
 def faster(model: keras.Model, architecture: str) -> keras.Model:
     """A copy that computes the same and trains faster; its weights fit the original.
 
     Raises:
-        BundleError: when the weights are not those of the architecture, as this version builds it.
+        BundleError: when there is no such architecture, or the weights are not those that this
+            version gives it.
     """
     _, heads, classes = model.output_shape
     copy = networks.build(architecture, heads=heads, classes=classes, fused=True)
@@ -114,7 +114,7 @@ def _carry_convolutions(model: keras.Model, target: keras.Model, name: str) -> N
         kernel, *bias = old.get_weights()
         chosen = np.arange(old.filters)
         if new.filters < old.filters:
-            reader = olds[i + 1] if i + 1 < len(olds) else rest["maps"]
+            reader = olds[i + 1] if i + 1 < len(olds) else rest[MAPS]
             matters = np.square(reader.get_weights()[0]).sum(axis=-1)
             matters = matters.reshape(-1, old.filters).sum(axis=0)
             if norms:
@@ -130,7 +130,11 @@ def _carry_convolutions(model: keras.Model, target: keras.Model, name: str) -> N
 def _carry_the_rest(
     model: keras.Model, target: keras.Model, kept: NDArray[np.int64], classes: NDArray[np.int64]
 ) -> None:
-    """Give a network the dense layers of another where they fit, classifiers class by class."""
+    """Give a network the dense layers of another where they fit.
+
+    Classifiers are carried class by class, and maps head by head: texts begin at the left, whatever
+    their length.
+    """
     before, after = _kinds(model)[2], _kinds(target)[2]
     channels = target.get_layer("features").output.shape[-1]
     for name, layer in after.items():
@@ -139,8 +143,12 @@ def _carry_the_rest(
         values = []
         for old, new in zip(before[name].get_weights(), layer.get_weights(), strict=True):
             value = old[kept] if new.ndim > 1 and len(new) == channels == len(kept) else old
-            if name.startswith(CLASSIFIERS) and value.shape[:-1] == new.shape[:-1]:
-                value = np.where(classes >= 0, value[..., np.maximum(classes, 0)], new)
+            if value.shape[:-1] == new.shape[:-1]:
+                if name.startswith(CLASSIFIERS):
+                    value = np.where(classes >= 0, value[..., np.maximum(classes, 0)], new)
+                elif name == MAPS:
+                    same = min(value.shape[-1], new.shape[-1])
+                    value = np.concatenate([value[..., :same], new[..., same:]], axis=-1)
             values.append(value if value.shape == new.shape else new)
         layer.set_weights(values)
 

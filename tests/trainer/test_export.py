@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,17 +14,11 @@ from drawn_captchas import captcha  # noqa: E402
 from scrapy_captcha.bundle import MODEL, WEIGHTS, Manifest, open_bundle  # noqa: E402
 from scrapy_captcha.errors import BundleError  # noqa: E402
 from scrapy_captcha.recognizer import Recognizer  # noqa: E402
-from trainer import conversion, networks  # noqa: E402
+from trainer import conversion, export, networks  # noqa: E402
 from trainer.__main__ import main  # noqa: E402
 from trainer.conversion import check_conversion, keras_logits, to_tflite  # noqa: E402
 from trainer.corpus import Corpus, Sample, Task  # noqa: E402
-from trainer.export import (  # noqa: E402
-    load_weights,
-    pack,
-    to_float32,
-    weights_file,
-    write_bundle,
-)
+from trainer.export import load_weights, pack, to_float32, weights_file  # noqa: E402
 from trainer.transfer import faster, fresh, from_base  # noqa: E402
 
 TASK = Task("abcdef", 3, 3, "lower")
@@ -34,17 +29,10 @@ def noise(count):
     return np.random.default_rng(0).random((count, 32, 90))
 
 
-def write(out, model, **changes):
-    described = {
-        "name": "test",
-        "charset": TASK.charset,
-        "length": TASK.length,
-        "min_length": TASK.min_length,
-        "architecture": "four_head_compact",
-        "provenance": {},
-        "accuracy": {},
-    }
-    return write_bundle(model, out, **(described | changes))
+def write(out, model, golden_images=(), **changes):
+    packed = pack(model, replace(MANIFEST, **changes), golden_images)
+    packed.write(out)
+    return packed
 
 
 @pytest.fixture(scope="module")
@@ -75,11 +63,9 @@ def test_a_version_keeps_within_the_limits_of_size(bundle):
 
 
 def test_a_network_trained_in_mixed_precision_is_written_in_float32():
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    try:
+    with networks.computing_in("mixed_bfloat16"):
         mixed = networks.build("four_head_compact", heads=3, classes=6)
-    finally:
-        keras.config.set_dtype_policy("float32")
+    assert keras.config.dtype_policy().name == "float32"
     plain = to_float32(mixed, "four_head_compact")
     assert {layer.compute_dtype for layer in plain.layers} == {"float32"}
     assert keras_logits(plain, noise(3)) == pytest.approx(keras_logits(mixed, noise(3)), abs=0.1)
@@ -149,8 +135,11 @@ def test_weights_that_quantisation_spoils_are_stored_in_more_bits_with_a_line_on
     (line,) = packed.notes
     assert "with int8 weights, a probability moves by" in line
     assert line.endswith("float16 weights are used")
-    monkeypatch.setattr(conversion, "MAX_MODEL_BYTES", 1000)
-    with pytest.raises(BundleError, match="with float32 weights, they take"):
+    monkeypatch.setattr(export, "MAX_MODEL_BYTES", 1000)  # a limit of shipped bundles alone
+    (line,) = pack(model, MANIFEST, [captcha("abc")]).oversize()
+    assert "more than the 1000 of a shipped bundle" in line
+    monkeypatch.setattr(conversion, "to_tflite", lambda *_: to_tflite(other))
+    with pytest.raises(BundleError, match="with float32 weights, a probability moves"):
         pack(model, MANIFEST, [captcha("abc")])
 
 
@@ -228,13 +217,57 @@ def test_export_to_onnx_without_its_converters_says_what_to_install(
     monkeypatch.setitem(sys.modules, "tf2onnx", None)
     command = ["export", "--model", str(bundle), "--out", str(tmp_path), "--format", "onnx"]
     assert main(command) == 2
-    assert "pip install tf2onnx onnx" in capsys.readouterr().err
+    assert "pip install 'scrapy-captcha[onnx]'" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_model_that_exceeds_a_shipped_bundles_size_is_written_with_a_warning(tmp_path, caplog):
+def test_whatever_fails_in_a_converter_is_a_line_and_nothing_is_written(
+    bundle, tmp_path, capsys, monkeypatch
+):
+    def fail(*_, **__):
+        raise TypeError("no such operator")
+
+    monkeypatch.setattr(keras.Model, "export", fail)
+    command = ["export", "--model", str(bundle), "--out", str(tmp_path), "--format", "onnx"]
+    assert main(command) == 2
+    said = capsys.readouterr().err
+    assert said == "error: cannot be converted to ONNX: TypeError: no such operator\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:In the future `np:FutureWarning")
+@pytest.mark.parametrize("architecture", ["four_head_compact", "four_head_vgg"])
+def test_an_exported_onnx_file_says_what_keras_says(tmp_path, architecture):
+    pytest.importorskip("tf2onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    write(tmp_path / "test", fresh(architecture, TASK), architecture=architecture)
+    command = ["export", "--model", str(tmp_path / "test"), "--out", str(tmp_path)]
+    assert main([*command, "--format", "onnx"]) == 0
+    session = runtime.InferenceSession(tmp_path / "test.onnx")
+    (entry,) = session.get_inputs()
+    assert (entry.name, entry.shape) == ("image", [1, 32, 90, 1])
+    pixels = noise(3).astype(np.float32)
+    ours = [session.run(None, {"image": image[None, ..., None]})[0][0] for image in pixels]
+    model = load_weights(open_bundle(tmp_path / "test").read(WEIGHTS))
+    assert np.stack(ours) == pytest.approx(keras_logits(model, pixels), abs=1e-4)
+
+
+def test_golden_images_are_left_out_where_the_manifest_has_no_room(tmp_path):
+    charset = "".join(map(chr, range(0x4E00, 0x4E00 + 4000)))  # as many as GB 2312 has in use
+    model = fresh("four_head_compact", Task(charset, 4, 4, "as-is"))
+    golden = [captcha("ab", i) for i in range(6)]
+    packed = write(tmp_path, model, golden, charset=charset, length=4, min_length=4, case="as-is")
+    kept = Recognizer.load(tmp_path).manifest.golden
+    assert 0 < len(kept) < 6
+    assert [g.image for g in kept] == golden[: len(kept)]
+    assert f"has room for {len(kept)} of 6 golden images only" in packed.notes[-1]
+
+
+def test_a_model_that_exceeds_a_shipped_bundles_size_is_written_with_a_warning(tmp_path):
     charset = "0123456789abcdefghijklmnopqrstuvwxyz"
     model = fresh("four_head_vgg", Task(charset, 4, 4, "lower"))
-    write(tmp_path, model, architecture="four_head_vgg", charset=charset, length=4, min_length=4)
-    assert "more than the 8388608 of a shipped bundle" in caplog.text
+    packed = write(
+        tmp_path, model, architecture="four_head_vgg", charset=charset, length=4, min_length=4
+    )
+    assert "more than the 8388608 of a shipped bundle" in packed.oversize()[-1]
     assert Recognizer.load(tmp_path).read(captcha("abc")).text

@@ -31,7 +31,7 @@ def test_a_reader_trained_from_scratch_reads_its_images_through_litert(trained, 
 
 def test_below_200_labels_all_are_trained_on_and_the_manifest_says_so(trained):
     out, said = trained
-    assert "fewer than 200: all are trained on, for a fixed time, no holdout" in said[0]
+    assert "fewer than 200 labels: all are trained on, for a fixed time, no holdout" in said[0]
     epochs = [line for line in said if line.startswith("epoch")]
     assert len(epochs) == 30
     assert not any("holdout" in line for line in epochs)
@@ -109,7 +109,8 @@ def test_the_report_of_a_fit_shows_curves_the_holdout_and_the_settings(longer):
 def test_without_a_holdout_the_report_says_so_and_claims_nothing(trained):
     page = (trained[0] / "report.html").read_text(encoding="utf-8")
     assert "Fewer than 200 labels: nothing was held out, so nothing is measured." in page
-    assert "Measured on 80 images that it was trained on." in page
+    assert "Shown on 80 images that it was trained on." in page
+    assert "Measured" not in page
     assert "loss over step" in page
     assert "Still wrong after training" in page
     assert "Calibration" not in page
@@ -164,7 +165,6 @@ def test_bad_input_is_refused_with_names_and_counts_before_anything_is_written(
     message = refused(capsys, *fit, folder, "--base", base, "--architecture", "four_head_vgg")
     assert "leave out --architecture" in message
     assert "expected 2 head weights" in refused(capsys, *fit, folder, "--head-weights", "1,1,1")
-    assert "expected one of four_head" in refused(capsys, *fit, folder, "--architecture", "none")
     assert not out.exists()
 
 
@@ -282,6 +282,9 @@ def test_without_tensorflow_the_message_says_what_to_install(tmp_path, folder, c
         ("--length", "8-3"),
         ("--length", "four"),
         ("--charset", "aaaa"),
+        ("--charset", "abca"),
+        ("--architecture", "four_heads"),
+        ("--head-weights", "1,1e300"),
         ("--head-weights", "1,-1"),
         ("--minutes", "nan"),
         ("--epochs", "0"),
@@ -296,3 +299,46 @@ def test_a_malformed_option_is_a_usage_error(tmp_path, capsys, option, value):
         main(["fit", "--dataset", str(tmp_path), "--out", str(tmp_path / "out"), option, value])
     assert caught.value.code == 2
     assert "expected" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ['{"0": 1%s}' % ("0" * 400), '{"0": 1e300}', "[" * 100_000])
+def test_weights_that_no_loss_can_hold_are_a_usage_error(tmp_path, capsys, content):
+    (tmp_path / "weights.json").write_text(content, encoding="utf-8")
+    command = ["fit", "--dataset", str(tmp_path), "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit) as caught:
+        main([*command, "--class-weights", str(tmp_path / "weights.json")])
+    assert caught.value.code == 2
+    assert "expected none, balanced, or a JSON file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--architecture", "resnet"), "expected one of four_head_compact"),
+        (("--charset", "0120"), "each but once"),
+    ],
+)
+def test_base_training_refuses_malformed_options(tmp_path, capsys, options, message):
+    with pytest.raises(SystemExit) as caught:
+        main(["pretrain", "--out", str(tmp_path / "out"), "--minutes", "1", *options])
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_bundle_that_nobody_could_open_is_refused_before_training(
+    tmp_path, folder, capsys, monkeypatch
+):
+    monkeypatch.setattr(fit_module, "import_tensorflow", lambda: pytest.fail("it went on"))
+    monkeypatch.setattr(bundle, "MAX_MANIFEST_BYTES", 100)
+    message = refused(capsys, "--dataset", folder, "--out", tmp_path / "out")
+    assert "expected a bundle.json of at most 100 bytes" in message
+
+
+def test_an_unknown_architecture_of_a_base_is_a_clear_error(tmp_path, trained, folder, capsys):
+    version = shutil.copytree(open_bundle(trained[0]).folder, tmp_path / "newer")
+    manifest = json.loads((version / "bundle.json").read_text(encoding="utf-8"))
+    manifest["architecture"] = "four_head_next"
+    (version / "bundle.json").write_text(json.dumps(manifest), encoding="utf-8")
+    message = refused(capsys, "--dataset", folder, "--out", tmp_path / "out", "--base", version)
+    assert "expected one of four_head_compact" in message
+    assert "got 'four_head_next'" in message

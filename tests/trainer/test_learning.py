@@ -10,9 +10,11 @@ tf = pytest.importorskip("tensorflow")
 
 import keras  # noqa: E402
 
+from scrapy_captcha.bundle import Bundle, FileEntry, Manifest  # noqa: E402
 from trainer.augment import augment  # noqa: E402
 from trainer.checkpoint import Checkpoint  # noqa: E402
 from trainer.corpus import Corpus, Sample, Task  # noqa: E402
+from trainer.finish import provenance  # noqa: E402
 from trainer.loop import Labelled, Learner, Training  # noqa: E402
 from trainer.losses import per_head_cross_entropy  # noqa: E402
 from trainer.plan import (  # noqa: E402
@@ -20,6 +22,8 @@ from trainer.plan import (  # noqa: E402
     Options,
     choose_emphasis,
     choose_schedule,
+    describe,
+    split,
 )
 
 
@@ -131,6 +135,52 @@ def test_replay_takes_its_share_of_each_batch_and_the_site_is_still_seen_whole_e
     assert sorted(own[:72]) == list(range(72))
     assert batches == shown(0)
     assert batches != shown(1)
+
+
+def corpus(count):
+    samples = tuple(Sample(f"{i}.png", "ab", str(i).encode()) for i in range(count))
+    return Corpus(samples, np.zeros((count, 32, 90), np.float16), ())
+
+
+def trained_on(parts, base=None):
+    """The manifest of a model that was trained on a part of a corpus."""
+    made = provenance(
+        "fit",
+        base and Bundle(Path(), base),
+        trained_on=len(parts.train_on.samples),
+        held_out=0,
+        seed=0,
+        steps=1,
+        seconds=1,
+        seen=parts.marks,
+    )
+    files = {"model.tflite": FileEntry("0" * 64, 1)}
+    return Manifest("first", "ab", 2, 2, "four_head_compact", provenance=made, files=files)
+
+
+def test_what_the_base_was_trained_on_for_want_of_labels_is_never_measured_on():
+    task = Task("ab", 2, 2, "lower")
+    few = split(corpus(190))
+    assert few.held is None
+    assert "190 images of 2 characters out of 2; fewer than 200 labels" in describe(few, task)
+    first = trained_on(few)
+    old = {s.digest for s in few.train_on.samples}
+    more = split(corpus(210), first)  # a few new ones would be held out: too few
+    assert more.held is None
+    assert more.known > 10
+    assert "fewer than 10 images for a holdout" in describe(more, task)
+    second = trained_on(more, first)
+    old |= {s.digest for s in more.train_on.samples}
+    many = split(corpus(600), second)
+    held = {s.digest for s in many.held.samples}
+    assert len(held) > 20
+    assert not held & old
+    assert many.known == int(corpus(210).held_out().sum())
+    assert f"{many.known} images that would be held out are trained on" in describe(many, task)
+    assert "start from a shipped model" in describe(many, task)
+    fresh = split(corpus(600))  # a base that never saw the site
+    assert len(fresh.held.samples) == len(held) + many.known
+    assert fresh.warning is None
 
 
 def test_without_replay_a_batch_is_all_the_sites():

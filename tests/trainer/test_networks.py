@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -7,7 +8,8 @@ import pytest
 
 keras = pytest.importorskip("keras")
 
-from trainer import drawing, networks, pretrain  # noqa: E402
+from scrapy_captcha.errors import BundleError  # noqa: E402
+from trainer import arguments, drawing, networks, pretrain  # noqa: E402
 from trainer.conversion import litert_logits, to_tflite  # noqa: E402
 from trainer.export import load_weights, weights_file  # noqa: E402
 
@@ -119,8 +121,39 @@ def test_training_goes_on_from_a_checkpoint_as_if_never_stopped(tmp_path):
 def test_a_checkpoint_of_another_network_is_refused(tmp_path):
     pretrain.Training(PLAN).save(tmp_path / "kept.npz")
     other = pretrain.Plan("four_head_compact", "01234", (2, 2), minutes=1, seed=3, workers=0)
-    with pytest.raises(ValueError, match="another network"):
+    with pytest.raises(BundleError, match="with charset '0123' and not '01234': delete it"):
         pretrain.Training(other).restore(tmp_path / "kept.npz")
+    older = replace(PLAN, seed=4, length=(1, 2))
+    with pytest.raises(BundleError, match=r"with length \[2, 2\] and not \[1, 2\], seed 3"):
+        pretrain.Training(older).restore(tmp_path / "kept.npz")
+    pretrain.Training(replace(PLAN, minutes=2, workers=3)).restore(tmp_path / "kept.npz")
+
+
+@pytest.mark.parametrize("damage", ["torn", "foreign", "older", "a shape", "empty"])
+def test_a_checkpoint_that_is_damaged_is_refused_and_changes_nothing(tmp_path, damage):
+    path = tmp_path / "kept.npz"
+    training = pretrain.Training(PLAN)
+    training.update(*batch(1))
+    training.save(path)
+    content = path.read_bytes()
+    with np.load(path) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    if damage == "older":
+        arrays["state"] = np.array('{"step": 1, "seconds": 1, "chunk": 1}')
+    else:
+        arrays[max(arrays)] = np.zeros(99)
+    cut = {"torn": content[: len(content) // 2], "foreign": b"mine", "empty": b""}
+    if damage in cut:
+        path.write_bytes(cut[damage])
+    else:
+        np.savez(path, **arrays)
+    fresh = pretrain.Training(PLAN)
+    before = fresh.model.get_weights()
+    with pytest.raises(BundleError, match=r"kept\.npz is .*delete it to start anew"):
+        fresh.restore(path)
+    for one, other in zip(fresh.model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert fresh.step == 0
 
 
 def test_training_lowers_the_loss_on_what_it_is_shown():
@@ -162,7 +195,7 @@ def test_a_short_pretraining_writes_a_bundle_and_reports_progress(tmp_path, monk
     faces = tuple(fonts.Typeface(str(p), 1.0, True) for p in fonts.legible(found[:6]))
     monkeypatch.setattr(drawing, "typefaces", lambda folders: faces)
     monkeypatch.setattr(pretrain, "HOLDOUT", 32)
-    monkeypatch.setattr(pretrain, "golden_images", lambda model, plan: [])
+    monkeypatch.setattr(pretrain, "EASY", 10)
     lines: list[str] = []
     pretrain.pretrain(
         out=tmp_path / "tiny",
@@ -175,6 +208,21 @@ def test_a_short_pretraining_writes_a_bundle_and_reports_progress(tmp_path, monk
     manifest = open_bundle(str(tmp_path / "tiny")).manifest
     assert (manifest.name, manifest.length, manifest.min_length) == ("tiny", 4, 3)
     assert manifest.classes == 11
-    assert manifest.accuracy["synthetic"]["n"] == 32
+    assert manifest.accuracy["n"] == 32
+    assert manifest.accuracy["on"] == "holdout of drawn images"
+    assert manifest.calibration["method"] == "temperature, on the holdout of drawn images"
+    assert manifest.calibration["ece"] == manifest.accuracy["calibration_error"]
+    assert manifest.calibration["n"] == 32
+    assert len(manifest.golden) == 4
+    made = manifest.provenance
+    assert (made["recipe"], made["base"], made["held_out"]) == ("pretrain", None, 32)
+    assert made["export"]["exact_match"]["n"] == 32
+    assert made["export"]["exact_match"]["litert"] == manifest.accuracy["exact_match"]
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny"]  # and no checkpoint
     assert "holdout" in lines[0]
+    assert "calibration error" in lines[-1]
     assert "images/s" in lines[0]
+
+
+def test_the_command_line_knows_the_architectures_without_importing_keras():
+    assert set(arguments.ARCHITECTURES) == set(networks.ARCHITECTURES)

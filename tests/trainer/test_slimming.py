@@ -7,11 +7,11 @@ import pytest
 
 keras = pytest.importorskip("keras")
 
-from scrapy_captcha.bundle import open_bundle  # noqa: E402
+from scrapy_captcha.bundle import Manifest, open_bundle  # noqa: E402
 from scrapy_captcha.errors import BundleError  # noqa: E402
 from trainer import networks, pretrain  # noqa: E402
 from trainer.corpus import Task  # noqa: E402
-from trainer.export import write_bundle  # noqa: E402
+from trainer.export import pack  # noqa: E402
 from trainer.transfer import from_base  # noqa: E402
 
 if TYPE_CHECKING:
@@ -21,18 +21,8 @@ CHARSET = "0123456789"
 TASK = Task(CHARSET, 4, 4, "lower")
 
 
-def bundle(out: Path, model: keras.Model, architecture: str, charset: str = CHARSET) -> Path:
-    write_bundle(
-        model,
-        out,
-        name=out.name,
-        charset=charset,
-        length=4,
-        min_length=4,
-        architecture=architecture,
-        provenance={},
-        accuracy={},
-    )
+def bundle(out: Path, model: keras.Model, architecture: str, heads: int = 4) -> Path:
+    pack(model, Manifest(out.name, CHARSET, heads, heads, architecture)).write(out)
     return out
 
 
@@ -71,6 +61,26 @@ def test_a_narrow_network_for_longer_texts_keeps_features_and_classes(tmp_path):
     first = next(each for each in longer.layers if isinstance(each, keras.layers.Conv2D))
     same = next(each for each in wide.layers if isinstance(each, keras.layers.Conv2D))
     np.testing.assert_array_equal(first.get_weights()[0], same.get_weights()[0])
+
+
+@pytest.mark.parametrize(("before", "after"), [(8, 5), (4, 8), (4, 4)])
+@pytest.mark.parametrize("architecture", ["four_head_wide", "four_head_compact"])
+def test_positions_that_both_lengths_have_are_looked_at_in_the_same_places(
+    tmp_path, before, after, architecture
+):
+    keras.utils.set_random_seed(4)
+    wide = networks.build("four_head_wide", heads=before, classes=10)
+    rng = np.random.default_rng(0)
+    maps = wide.get_layer("maps")
+    maps.set_weights([rng.normal(size=w.shape) for w in maps.get_weights()])
+    with_dead_channels(wide, networks.build("four_head_compact", heads=before, classes=10))
+    base = open_bundle(bundle(tmp_path / "wide", wide, "four_head_wide", before))
+    other = from_base(base, Task(CHARSET, after, after, "lower"), architecture)
+    images = rng.random((3, 32, 90, 1), np.float32)
+    looks = [keras.Model(m.input, m.get_layer("attention").output) for m in (wide, other)]
+    old, new = (np.asarray(look(images)) for look in looks)
+    same = min(before, after)
+    np.testing.assert_allclose(new[..., :same], old[..., :same], atol=1e-4)
 
 
 @pytest.mark.parametrize("architecture", ["four_head_wide", "four_head_vgg"])
