@@ -19,6 +19,7 @@ from scrapy_captcha.errors import BundleError
 from scrapy_captcha.image import prepare
 from trainer import networks, synthesis
 from trainer.augment import augment
+from trainer.batches import BATCH, batches
 from trainer.conversion import exact_match
 from trainer.conversion import keras_logits as logits_of
 from trainer.corpus import Corpus, Sample, Task
@@ -28,16 +29,11 @@ from trainer.quiet import uninterrupted
 from trainer.transfer import from_base
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-BATCH = 128
-#: Batches drawn anew for each that is new.
-REPLAYS = 2
-#: Images kept for replay, 2,880 bytes each.
-MEMORY = 120_000
 PEAK_RATE, LAST_RATE, WEIGHT_DECAY = 2e-3, 1e-5, 0.02
 #: The peak for a network that starts from a base.
 BASE_RATE = 1e-3
@@ -234,33 +230,6 @@ class Training:
         for name, target in targets.items():
             target.assign(arrays[name])
         self.step, self.seconds, self.chunk = int(step), float(seconds), int(chunk)
-
-
-def batches(
-    chunks: Iterator[Chunk], seed: int
-) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int32], bool]]:
-    """New batches, each followed by some drawn from the images of earlier chunks.
-
-    Yields:
-        Pixels uint8 (128, 32, 90), labels int32 (128, heads), and whether a chunk was begun.
-
-    """
-    rng = np.random.default_rng(seed)
-    pixels: NDArray[np.uint8] | None = None
-    filled = at = 0
-    for images, texts in chunks:
-        if pixels is None:
-            pixels = np.empty((MEMORY, *images.shape[1:]), np.uint8)
-            labels = np.empty((MEMORY, *texts.shape[1:]), np.int32)
-        for begin in range(0, len(images), BATCH):
-            yield images[begin : begin + BATCH], texts[begin : begin + BATCH], begin == 0
-            for _ in range(REPLAYS if filled > 8 * BATCH else 0):
-                pick = rng.integers(0, filled, BATCH)
-                yield pixels[pick], labels[pick], False
-        room = (at + np.arange(len(images))) % MEMORY
-        pixels[room], labels[room] = images, texts
-        at = (at + len(images)) % MEMORY
-        filled = min(MEMORY, filled + len(images))
 
 
 def easy_images(plan: Plan) -> Corpus:

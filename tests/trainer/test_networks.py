@@ -9,7 +9,7 @@ import pytest
 keras = pytest.importorskip("keras")
 
 from scrapy_captcha.errors import BundleError  # noqa: E402
-from trainer import arguments, drawing, networks, pretrain  # noqa: E402
+from trainer import arguments, batches, drawing, networks, pretrain  # noqa: E402
 from trainer.conversion import litert_logits, to_tflite  # noqa: E402
 from trainer.export import load_weights, weights_file  # noqa: E402
 
@@ -176,13 +176,13 @@ def test_replayed_batches_follow_each_new_one_once_there_are_enough():
             yield np.full((256, 32, 90), number, np.uint8), np.full((256, 4), number, np.int32)
 
     kinds = []
-    for pixels, labels, begun in pretrain.batches(chunks(), 1):
+    for pixels, labels, begun in batches.batches(chunks(), 1):
         assert (pixels[:, 0, 0] == labels[:, 0]).all()
         kinds.append((begun, len(set(labels[:, 0])) > 1))
     assert sum(begun for begun, _ in kinds) == 10
     assert kinds[0] == (True, False)
     replayed = sum(mixed for _, mixed in kinds)
-    assert replayed == pretrain.REPLAYS * 2 * (10 - 5)
+    assert replayed == batches.REPLAYS * 2 * (10 - 5)
 
 
 def test_a_short_pretraining_writes_a_bundle_and_reports_progress(tmp_path, monkeypatch):
