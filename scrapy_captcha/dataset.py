@@ -83,6 +83,18 @@ class Conflict:
     paths: tuple[Path, ...]
 
 
+@dataclass(frozen=True)
+class Rejection:
+    """An image that was read wrongly, and that nobody has read right since.
+
+    :param guesses: what the site rejected, each text once, the first one first
+    """
+
+    path: Path
+    sha256: str
+    guesses: tuple[str, ...]
+
+
 def site_folder(site_key: str) -> str:
     """The name of a site's folder: ``:`` as ``_``, anything unusual percent-encoded.
 
@@ -325,3 +337,31 @@ def confirmed_pairs(site_dir: Path) -> tuple[list[Pair], list[Conflict]]:
         else:
             conflicts.append(Conflict(sha256, labels, tuple(pair.path for pair in found)))
     return pairs, conflicts
+
+
+def rejections(site_dir: Path) -> list[Rejection]:
+    """The images of a site of which only wrong readings are known, by their hash.
+
+    Images with a label, or with several, are left out; so are files that do not match the hash in
+    their name, with a warning.
+
+    :raises DatasetError: when a file cannot be read
+    """
+    pairs, conflicts = confirmed_pairs(site_dir)
+    labelled = {pair.sha256 for pair in pairs} | {conflict.sha256 for conflict in conflicts}
+    guesses: dict[str, dict[str, None]] = defaultdict(dict)
+    for attempt in read_attempts(site_dir):
+        if attempt.verdict == REJECTED and attempt.image not in labelled:
+            guesses[attempt.image][attempt.guess] = None
+    found = {}
+    with explained(site_dir):
+        for path in image_files(site_dir / REJECTED_FOLDER):
+            try:
+                sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+            except FileNotFoundError:  # moved away meanwhile
+                continue
+            if DIGEST.fullmatch(path.stem) and not sha256.startswith(path.stem):
+                logger.warning("%s is not the image that its name says; left out", path)
+            elif sha256 in guesses:
+                found[sha256] = Rejection(path, sha256, tuple(guesses[sha256]))
+    return [found[sha256] for sha256 in sorted(found)]
