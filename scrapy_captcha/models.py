@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from scrapy_captcha.bundle import is_bundle, open_bundle
-from scrapy_captcha.dataset import site_folder
 from scrapy_captcha.errors import ConfigError
+from scrapy_captcha.naming import site_folder
 from scrapy_captcha.recognizer import Recognizer, allowed_classes, check_length, load_reader
 
 if TYPE_CHECKING:

@@ -21,16 +21,16 @@ from scrapy_captcha.attempts import (
     explained,
     parse_attempt,
 )
-from scrapy_captcha.dataset import (
+from scrapy_captcha.dataset import confirmed_pairs
+from scrapy_captcha.durable import TEMPORARY, in_use, make_folder, sync_folder, write_once
+from scrapy_captcha.errors import DatasetError
+from scrapy_captcha.naming import (
     CONFIRMED_FOLDER,
     DIGEST,
     REJECTED_FOLDER,
-    confirmed_pairs,
     image_files,
     split_name,
 )
-from scrapy_captcha.durable import TEMPORARY, in_use, make_folder, sync_folder, write_once
-from scrapy_captcha.errors import DatasetError
 
 if TYPE_CHECKING:
     from pathlib import Path

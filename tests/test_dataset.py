@@ -15,16 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scrapy_captcha.attempts import read_attempts
-from scrapy_captcha.dataset import (
-    Dataset,
-    SiteDataset,
-    confirmed_pairs,
-    decode_label,
-    encode_label,
-    image_suffix,
-    site_folder,
-)
+from scrapy_captcha.dataset import Dataset, SiteDataset, confirmed_pairs
 from scrapy_captcha.errors import DatasetError
+from scrapy_captcha.naming import decode_label, encode_label, image_suffix, site_folder
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scrapy_captcha.dataset import CONFIRMED_FOLDER, confirmed_pairs, decode_label, split_name
+from scrapy_captcha.dataset import confirmed_pairs
 from scrapy_captcha.errors import DatasetError, ImageError
 from scrapy_captcha.image import MAX_BYTES, prepare
+from scrapy_captcha.naming import CONFIRMED_FOLDER, decode_label, split_name
 
 if TYPE_CHECKING:
     import os

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from sites import Gate
 
-from scrapy_captcha.dataset import site_folder
+from scrapy_captcha.naming import site_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable

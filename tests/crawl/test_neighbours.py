@@ -13,7 +13,7 @@ import pytest
 from crawling import DEFAULTS, DRIVER, Job, Process
 from sites import Answer, Gate, Plain, Seen, Session, png, redirect
 
-from scrapy_captcha.dataset import site_folder
+from scrapy_captcha.naming import site_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable

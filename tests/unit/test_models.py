@@ -10,9 +10,9 @@ from scrapy.settings import Settings as ScrapySettings
 
 from scrapy_captcha.bundle import resolve
 from scrapy_captcha.config import Settings
-from scrapy_captcha.dataset import site_folder
 from scrapy_captcha.errors import BundleError, ConfigError
 from scrapy_captcha.models import Readers
+from scrapy_captcha.naming import site_folder
 from scrapy_captcha.recognizer import Recognizer
 
 if TYPE_CHECKING:
