@@ -13,16 +13,11 @@ import hashlib
 import json
 import os
 import re
-import shutil
-import time
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scrapy_captcha.durable import STALE_SECONDS, sync_folder, unique_name, writer_gone
 from scrapy_captcha.errors import BundleError
 from scrapy_captcha.image import HEIGHT, PREPROCESSING, WIDTH
 
@@ -40,10 +35,6 @@ MAX_HEADS = 32
 MAX_CHARSET = 4096
 CASES = ("lower", "as-is")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_UNFINISHED = re.compile(r"\.(?:unfinished|CURRENT)-(?P<writer>.+)")
-_VERSION = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}")
-#: The page on a fit, which is kept beside the versions.
-REPORT = "report.html"
 
 
 @dataclass(frozen=True)
@@ -271,73 +262,6 @@ def open_bundle(name_or_path: str | os.PathLike[str]) -> Bundle:
     return Bundle(folder, Manifest.from_json(text))
 
 
-def check_place(out: Path) -> None:
-    """Make sure that a folder is a bundle of versions, or can become one.
-
-    One that holds nothing but what a killed write or removed versions left behind can.
-
-    :raises BundleError: when something else is there
-    """
-    if not out.exists() or (out.is_dir() and (out / CURRENT).is_file()):
-        return
-    if not out.is_dir() or any(not _of_a_bundle(path.name) for path in out.iterdir()):
-        raise BundleError(f"{out} exists and is not a bundle of versions; choose another folder")
-
-
-def _of_a_bundle(name: str) -> bool:
-    return name == REPORT or bool(_VERSION.fullmatch(name) or _UNFINISHED.fullmatch(name))
-
-
-def _sweep(out: Path) -> None:
-    """Delete what killed writes left behind, but nothing that may still be written to."""
-    for path in out.iterdir():
-        found = _UNFINISHED.fullmatch(path.name)
-        if found is None:
-            continue
-        with suppress(OSError):
-            age = time.time() - path.stat().st_mtime
-            if not writer_gone(found["writer"]) and age <= STALE_SECONDS:
-                continue
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
-
-
-def write_version(out: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Path:
-    """Add a version to the bundle at ``out`` and make it the current one, durably.
-
-    :param manifest: its ``files`` are filled in here
-    :return: the folder of the new version
-    :raises BundleError: when ``out`` is something else than a bundle or cannot be written
-    """
-    manifest = described(manifest, files)
-    check_place(out)
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    version = out / f"{stamp}-{manifest.files[MODEL].sha256[:8]}"
-    unfinished = out / f".unfinished-{unique_name()}"
-    pointer = out / f".{CURRENT}-{unique_name()}"
-    try:
-        unfinished.mkdir(parents=True)
-        _sweep(out)
-        for name, data in {**files, MANIFEST: manifest.to_json().encode()}.items():
-            _write(unfinished / name, data)
-        sync_folder(unfinished)
-        if version.exists():
-            shutil.rmtree(version)
-        unfinished.rename(version)
-        _write(pointer, f"{version.name}\n".encode())
-        pointer.replace(out / CURRENT)
-        sync_folder(out)
-    except OSError as e:
-        raise BundleError(f"cannot write the bundle {out}: {e}") from e
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        with suppress(OSError):
-            pointer.unlink(missing_ok=True)
-    return version
-
-
 def described(manifest: Manifest, files: Mapping[str, bytes]) -> Manifest:
     """A manifest with the sizes and hashes of its files, checked to be one that can be opened.
 
@@ -358,10 +282,3 @@ def described(manifest: Manifest, files: Mapping[str, bytes]) -> Manifest:
             f"bytes, got {size}"
         )
     return manifest
-
-
-def _write(path: Path, data: bytes) -> None:
-    with path.open("wb") as f:
-        f.write(data)
-        f.flush()
-        os.fsync(f.fileno())

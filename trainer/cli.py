@@ -11,8 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scrapy_captcha.bundle import REPORT
 from scrapy_captcha.errors import CaptchaError, DatasetError
+from scrapy_captcha.versions import REPORT
 from trainer.arguments import (
     above_zero,
     architecture,
@@ -59,10 +59,10 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 def run_fit(options: argparse.Namespace) -> int:
     """Train on labelled images and write a new version of a bundle."""
+    from scrapy_captcha.page import write  # noqa: PLC0415
     from trainer.fit import fit, summary  # noqa: PLC0415
     from trainer.plan import Options, check_out  # noqa: PLC0415
     from trainer.progress import for_output  # noqa: PLC0415
-    from trainer.report import write  # noqa: PLC0415
 
     report = options.out / REPORT if options.report is None else Path(options.report)
     wanted = Options(
@@ -103,8 +103,9 @@ def run_fit(options: argparse.Namespace) -> int:
 
 def run_evaluate(options: argparse.Namespace) -> int:
     """Measure a bundle on labelled images."""
+    from scrapy_captcha.page import check_place, write  # noqa: PLC0415
     from trainer.evaluate import evaluate  # noqa: PLC0415
-    from trainer.report import check_place, of_evaluation, write  # noqa: PLC0415
+    from trainer.report import of_evaluation  # noqa: PLC0415
 
     if options.html:
         check_place(options.html)

@@ -17,11 +17,11 @@ from scrapy_captcha.bundle import (
     Golden,
     Manifest,
     open_bundle,
-    write_version,
 )
 from scrapy_captcha.errors import BundleError
 from scrapy_captcha.image import HEIGHT, WIDTH, prepare
 from scrapy_captcha.recognizer import decode_logits, softmax
+from scrapy_captcha.versions import write_version
 from trainer.conversion import convert, litert_logits
 from trainer.quiet import quiet
 
@@ -63,9 +63,14 @@ class Packed:
             if size > limit
         ]
 
-    def write(self, out: Path) -> Path:
-        """Write it as a new version of the bundle at ``out`` and make it the current one."""
-        return write_version(out, self.manifest, self.files)
+    def write(self, out: Path, *, promoted: bool = True) -> Path:
+        """Write it as a new version of the bundle at ``out``.
+
+        Args:
+            out: the bundle's folder.
+            promoted: make it the current one, else it is a challenger.
+        """
+        return write_version(out, self.manifest, self.files, promoted=promoted)
 
 
 def to_float32(model: keras.Model, architecture: str) -> keras.Model:

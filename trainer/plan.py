@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scrapy_captcha.bundle import MAX_CHARSET, MAX_HEADS, check_place
+from scrapy_captcha.bundle import MAX_CHARSET, MAX_HEADS
 from scrapy_captcha.errors import BundleError, DatasetError
+from scrapy_captcha.versions import check_place
 from trainer.corpus import Task, check_labels, encode, fold_case, name_some
 from trainer.finish import SEEN, versions
 

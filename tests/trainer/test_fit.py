@@ -11,7 +11,7 @@ pytest.importorskip("keras")
 
 from drawn_captchas import captcha, texts, write_folder
 
-from scrapy_captcha import bundle
+from scrapy_captcha import bundle, versions
 from scrapy_captcha.bundle import MODEL, WEIGHTS, open_bundle
 from scrapy_captcha.recognizer import Recognizer
 from trainer import checkpoint, plan, progress, replay
@@ -209,7 +209,7 @@ def test_a_full_disk_at_the_end_leaves_no_half_a_bundle_and_the_training_is_not_
     def full(path, data):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr(bundle, "_write", full)
+    monkeypatch.setattr(versions, "_write", full)
     options = "--dataset", folder, "--base", trained[0], "--out", tmp_path / "out", "--epochs", "1"
     assert "No space left on device" in refused(capsys, *options)
     assert list((tmp_path / "out").iterdir()) == []

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,15 +19,13 @@ from scrapy_captcha.bundle import (
     WEIGHTS,
     Golden,
     Manifest,
-    check_place,
     is_bundle,
     open_bundle,
     resolve,
     shipped_names,
-    write_version,
 )
-from scrapy_captcha.durable import unique_name
 from scrapy_captcha.errors import BundleError
+from scrapy_captcha.versions import write_version
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,90 +59,6 @@ def test_what_is_written_can_be_read(out: Path) -> None:
     assert replace(bundle.manifest, files={}) == written
     assert bundle.hash == hashlib.sha256(b"model").hexdigest()[:16]
     assert sorted(path.name for path in version.iterdir()) == [MANIFEST, MODEL, WEIGHTS]
-
-
-def test_a_new_version_is_current_and_the_old_one_stays(out: Path) -> None:
-    old = write_version(out, manifest(), FILES)
-    new = write_version(out, manifest(temperature=2.0), {**FILES, MODEL: b"better"})
-    assert (out / CURRENT).read_text().strip() == new.name
-    assert open_bundle(out).read(MODEL) == b"better"
-    assert open_bundle(old).read(MODEL) == b"model"
-    assert sorted(path.name for path in out.iterdir()) == sorted([CURRENT, old.name, new.name])
-
-
-def test_an_older_version_can_be_made_current_again(out: Path) -> None:
-    old = write_version(out, manifest(), FILES)
-    write_version(out, manifest(), {**FILES, MODEL: b"worse"})
-    (out / CURRENT).write_text(f"{old.name}\n")
-    assert open_bundle(out).read(MODEL) == b"model"
-
-
-def test_a_folder_of_something_else_is_not_written_into(out: Path) -> None:
-    out.mkdir(parents=True)
-    (out / "precious.txt").write_text("mine")
-    with pytest.raises(BundleError, match="is not a bundle of versions"):
-        write_version(out, manifest(), FILES)
-    assert [path.name for path in out.iterdir()] == ["precious.txt"]
-    with pytest.raises(BundleError, match="is not a bundle of versions"):
-        write_version(out / "precious.txt", manifest(), FILES)
-
-
-def test_a_disk_that_refuses_leaves_the_current_version_in_place(
-    out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_version(out, manifest(), FILES)
-    before = sorted(path.name for path in out.iterdir())
-
-    def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(BundleError, match="No space left"):
-        write_version(out, manifest(), {**FILES, MODEL: b"better"})
-    assert sorted(path.name for path in out.iterdir()) == before
-    assert open_bundle(out).read(MODEL) == b"model"
-
-
-KILLED_IN = """
-import os, sys
-from pathlib import Path
-from scrapy_captcha import bundle
-from scrapy_captcha.bundle import MODEL, Manifest, write_version
-
-def die(*_):
-    os.kill(os.getpid(), 9)
-
-setattr(*{"files": (bundle, "sync_folder", die), "pointer": (Path, "replace", die)}[sys.argv[2]])
-manifest = Manifest("trial", "ab", length=2, min_length=2, architecture="four_head_compact")
-write_version(Path(sys.argv[1]), manifest, {MODEL: b"killed"})
-"""
-
-
-@pytest.mark.skipif(os.name == "nt", reason="nothing kills like SIGKILL there")
-@pytest.mark.parametrize("when", ["files", "pointer"])
-def test_after_a_first_write_that_was_killed_the_next_one_finds_an_empty_bundle(
-    out: Path, when: str
-) -> None:
-    command = [sys.executable, "-c", KILLED_IN, str(out), when]
-    assert subprocess.run(command, check=False).returncode == -9
-    (out / "report.html").write_text("of a version that is gone")
-    assert any(path.name.startswith(".") for path in out.iterdir())
-    assert not is_bundle(out)
-    check_place(out)
-    version = write_version(out, manifest(), FILES)
-    assert open_bundle(out).folder == version
-    assert [path.name for path in out.iterdir() if path.name.startswith(".")] == []
-
-
-def test_what_another_process_is_writing_is_left_alone(out: Path) -> None:
-    theirs = out / f".unfinished-{unique_name()}"
-    theirs.mkdir(parents=True)
-    forgotten = out / ".CURRENT-of-some-other-machine"
-    forgotten.write_text("")
-    os.utime(forgotten, (0, 0))
-    write_version(out, manifest(), FILES)
-    assert theirs.is_dir()
-    assert not forgotten.exists()
 
 
 def test_a_manifest_that_could_not_be_opened_is_not_written(out: Path) -> None:
