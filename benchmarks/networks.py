@@ -30,7 +30,7 @@ import numpy as np
 from one_style import CHARSET, LENGTH, Images, add_options, open_images
 
 from scrapy_captcha.image import HEIGHT, WIDTH
-from trainer.calibration import wilson
+from scrapy_captcha.intervals import wilson
 from trainer.quiet import import_tensorflow
 
 import_tensorflow()

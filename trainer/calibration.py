@@ -39,20 +39,6 @@ class Cut(NamedTuple):
     precision: float
 
 
-def wilson(hits: int, n: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's score interval of a proportion, at 95 % unless told otherwise.
-
-    Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference",
-    Journal of the American Statistical Association 22 (1927).
-    """
-    if n == 0:
-        return 0.0, 1.0
-    share, square = hits / n, z * z
-    middle = (share + square / (2 * n)) / (1 + square / n)
-    half = z / (1 + square / n) * float(np.sqrt(share * (1 - share) / n + square / (4 * n * n)))
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
 def reliability(confidences: Sequence[float], correct: Sequence[bool]) -> list[Bin]:
     """Confidence beside outcome, in 15 bins of equal width, lowest first, empty ones left out.
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from scrapy_captcha.bundle import MODEL
 from scrapy_captcha.errors import DatasetError, ImageError
+from scrapy_captcha.intervals import wilson
 from scrapy_captcha.recognizer import Recognizer
-from trainer.calibration import calibration_error, chance_error, coverage, wilson
+from trainer.calibration import calibration_error, chance_error, coverage
 from trainer.corpus import fold, gather, name_some, sort_out
 from trainer.quiet import quiet
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from scrapy_captcha.bundle import MODEL, WEIGHTS, Bundle, Manifest, described, open_bundle
+from scrapy_captcha.page import check_place
 from scrapy_captcha.recognizer import decode_logits
 from trainer import corpus
 from trainer.checkpoint import Checkpoint, cache_folder
@@ -33,7 +34,7 @@ from trainer.plan import (
 )
 from trainer.quiet import import_tensorflow
 from trainer.replay import drawing
-from trainer.report import Report, check_place
+from trainer.report import Report
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import os
 import platform
-import uuid
 from collections import Counter
 from dataclasses import dataclass, field
 from html import escape
@@ -15,15 +13,15 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from scrapy_captcha.errors import DatasetError, ImageError
+from scrapy_captcha import charts
+from scrapy_captcha.errors import ImageError
 from scrapy_captcha.image import decode
-from trainer import charts
+from scrapy_captcha.page import document, figure, section, table, tiles
 from trainer.calibration import precision_curve, reliability
 from trainer.corpus import name_some
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Mapping, Sequence
 
     from scrapy_captcha.recognizer import Recognition
     from trainer.corpus import Sample
@@ -36,7 +34,6 @@ SHOWN_SIZE = (220, 90)
 SHOWN_PAIRS = 15
 #: The matrix has at most so many characters, those with the most errors.
 MATRIX = 64
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 @dataclass(frozen=True)
@@ -78,34 +75,10 @@ class Report:
             *_confusions(self),
             *(_trust(self) if self.measured else []),
             *_wrongest(self),
-            _section("Settings", _table(("", ""), self.settings.items())),
-            _section("Versions", _table(("", ""), self.versions.items())),
+            section("Settings", table(("", ""), self.settings.items())),
+            section("Versions", table(("", ""), self.versions.items())),
         ]
-        title = escape(self.title)
-        return (
-            '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-            '<meta name="viewport" content="width=device-width">'
-            f"<title>{title}</title><style>{STYLE}</style></head><body><h1>{title}</h1>"
-            f"{''.join(sections)}</body></html>\n"
-        )
-
-
-def write(path: Path, text: str) -> None:
-    """Write a page in one step, over an older one.
-
-    Raises:
-        DatasetError: when it cannot be written.
-    """
-    unfinished = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
-    try:
-        try:
-            unfinished.write_text(text, encoding="utf-8", errors="replace")
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
-    except OSError as e:
-        raise DatasetError(f"cannot write the report {path}: {e}") from None
+        return document(self.title, sections, STYLE)
 
 
 def of_evaluation(found: Evaluation, settings: Mapping[str, object]) -> Report:
@@ -144,17 +117,6 @@ def of_evaluation(found: Evaluation, settings: Mapping[str, object]) -> Report:
     )
 
 
-def check_place(path: Path) -> None:
-    """Make sure that a page could be written there.
-
-    Raises:
-        DatasetError: when its folder is missing or not writable, or it is a folder itself.
-    """
-    parent = path.absolute().parent
-    if path.is_dir() or not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise DatasetError(f"cannot write the report {path}: expected a file in a writable folder")
-
-
 def _headline(report: Report) -> str:
     found, (low, high) = report.score, report.score.interval
     figures = {
@@ -170,14 +132,10 @@ def _headline(report: Report) -> str:
         figures["coverage at 99 %"] = f"{found.coverage:.4f}"
     else:
         figures = {"right": f"{found.hits} of {found.n}"}
-    tiles = "".join(
-        f"<div><b>{escape(value)}</b><span>{escape(name)}</span></div>"
-        for name, value in figures.items()
-    )
     notes = "".join(f"<li>{escape(note)}</li>" for note in report.notes)
     done = "Measured" if report.measured else "Shown"
     return (
-        f"<p>{done} on {escape(report.about)}.</p><div class='tiles'>{tiles}</div>"
+        f"<p>{done} on {escape(report.about)}.</p>{tiles(figures.items())}"
         f"<ul class='notes'>{notes}</ul>"
     )
 
@@ -195,7 +153,7 @@ def _curves(history: Sequence[Epoch]) -> list[str]:
     drawn = charts.chart(x, y, lines)
     exact = [(e.step, e.exact_match) for e in history if e.exact_match is not None]
     if not exact:
-        return [_section("Training", _figure(drawn, "No images were held out to compare with."))]
+        return [section("Training", figure(drawn, "No images were held out to compare with."))]
     best = max((e for e in history if e.best), key=lambda e: e.number)
     y = charts.Axis("exact match on the holdout", 0.0, 1.0)
     lines = [
@@ -203,7 +161,7 @@ def _curves(history: Sequence[Epoch]) -> list[str]:
         charts.Series("the epoch that was kept", [(best.step, best.exact_match or 0.0)]),
     ]
     text = "The holdout is read with averaged weights; the training loss is smoothed and augmented."
-    return [_section("Training", _figure(drawn, text), _figure(charts.chart(x, y, lines), ""))]
+    return [section("Training", figure(drawn, text), figure(charts.chart(x, y, lines), ""))]
 
 
 def _positions(found: Score) -> list[str]:
@@ -211,8 +169,8 @@ def _positions(found: Score) -> list[str]:
         (i, f"{share:.4f}", f'<meter min="0" max="1" value="{share:.4f}"></meter>')
         for i, share in enumerate(found.per_position, 1)
     ]
-    table = _table(("position", "right", ""), rows, raw=2)
-    return [_section("Accuracy per position", table)] if rows else []
+    shares = table(("position", "right", ""), rows, raw=2)
+    return [section("Accuracy per position", shares)] if rows else []
 
 
 def _confusions(report: Report) -> list[str]:
@@ -234,12 +192,12 @@ def _confusions(report: Report) -> list[str]:
     if rows:
         names = "".join(sorted(name for name, _ in involved.most_common(MATRIX)))
         parts = [
-            _table(("true", "read as", "times", "share of the character"), rows),
-            _figure(charts.matrix(names, pairs), "True characters down, what was read across."),
+            table(("true", "read as", "times", "share of the character"), rows),
+            figure(charts.matrix(names, pairs), "True characters down, what was read across."),
         ]
     if other_length:
         parts.append(f"<p>{other_length} readings of another length are not in this.</p>")
-    return [_section("Confusion of characters", *(parts or ["<p>None.</p>"]))]
+    return [section("Confusion of characters", *(parts or ["<p>None.</p>"]))]
 
 
 def _trust(report: Report) -> list[str]:
@@ -277,10 +235,10 @@ def _trust(report: Report) -> list[str]:
             if cut
             else (f"{wanted:.1%}", "0", "-")
         )
-    table = _table(("right of those answered", "answered", "from confidence"), rows)
+    reached = table(("right of those answered", "answered", "from confidence"), rows)
     return [
-        _section("Calibration", _figure(reliable, error)),
-        _section("Coverage and precision", _figure(curve, ""), table),
+        section("Calibration", figure(reliable, error)),
+        section("Coverage and precision", figure(curve, ""), reached),
     ]
 
 
@@ -303,7 +261,7 @@ def _wrongest(report: Report) -> list[str]:
     text = f"{len(wrong)} of {len(report.samples)} are wrong"
     text += f", the {SHOWN_IMAGES} most confident of them first." if wrong[SHOWN_IMAGES:] else "."
     title = "Wrong, the most confident first" if report.measured else "Still wrong after training"
-    return [_section(title, f"<p>{text}</p>", f"<div class='wrong'>{''.join(figures)}</div>")]
+    return [section(title, f"<p>{text}</p>", f"<div class='wrong'>{''.join(figures)}</div>")]
 
 
 def _picture(data: bytes) -> str:
@@ -320,58 +278,10 @@ def _picture(data: bytes) -> str:
     )
 
 
-def _section(title: str, *parts: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>{''.join(parts)}</section>"
-
-
-def _figure(drawn: str, caption: str) -> str:
-    below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
-    return f"<figure>{drawn}{below}</figure>"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[object]], raw: int = -1) -> str:
-    """A table; the column ``raw`` holds HTML already."""
-    body = "".join(
-        "<tr>"
-        + "".join(
-            f"<td>{cell if i == raw else escape(str(cell))}</td>" for i, cell in enumerate(row)
-        )
-        + "</tr>"
-        for row in rows
-    )
-    top = "".join(f"<th>{escape(name)}</th>" for name in head) if any(head) else ""
-    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
-
-
 STYLE = """
-:root{color-scheme:light dark;--ink:light-dark(#1c2430,#e4e8ee);--soft:light-dark(#66707d,#98a2b0);
---rule:light-dark(#dfe3e8,#333b47);--card:light-dark(#f6f7f9,#1d232c);--a:light-dark(#1f6fc4,#6cb0f5);
---b:light-dark(#c2570c,#f2a35e)}
-body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:light-dark(#fff,#14181e);
-max-width:60rem;margin:2rem auto;padding:0 1rem}
-h1{margin:0}h2{font-size:1.15rem;margin:2.2rem 0 .6rem;border-top:1px solid var(--rule);
-padding-top:1rem}
-.tiles,.wrong{display:flex;flex-wrap:wrap;gap:.7rem}
-.tiles div{background:var(--card);border-radius:8px;padding:.6rem 1rem}
-.tiles b{display:block;font-size:1.35rem;font-variant-numeric:tabular-nums}
-.tiles span,figcaption,.legend,th{color:var(--soft);font-size:.85rem}
-.notes{padding-left:1.2rem}
-section>figure{display:inline-block;vertical-align:top;margin:0 1rem 1rem 0;max-width:100%}
-section>table{display:inline-table;vertical-align:top;margin:0 1.5rem 1rem 0}
-table{border-collapse:collapse;font-variant-numeric:tabular-nums}
-th{text-align:left;font-weight:normal}
-td,th{padding:.2rem .9rem .2rem 0;border-bottom:1px solid var(--rule);overflow-wrap:anywhere}
-meter{width:14rem}
+.wrong{display:flex;flex-wrap:wrap;gap:.7rem}
 .wrong figure{margin:0;background:var(--card);border-radius:8px;padding:.5rem;text-align:center}
 .wrong img{display:block;margin:0 auto .3rem;max-width:100%}
 .wrong b,.wrong i{font-family:ui-monospace,monospace}
-.legend{margin:0}.legend span{margin-right:1rem}
-.legend i{display:inline-block;width:.8em;height:.8em;border-radius:50%;margin-right:.35em}
-svg{max-width:100%;height:auto}
-svg text{font-size:11px;fill:var(--soft)}
-svg path{fill:none}svg .grid{stroke:var(--rule)}svg .axis{stroke:var(--soft)}
-svg .ideal{stroke:var(--soft);stroke-dasharray:4 4}
-svg path.s0{stroke:var(--a);stroke-width:2}svg path.s1{stroke:var(--b);stroke-width:2}
-circle.s0{fill:var(--a)}circle.s1{fill:var(--b)}i.s0{background:var(--a)}i.s1{background:var(--b)}
 .cell{fill:var(--b)}.same{fill:var(--card)}
 """.replace("\n", "")

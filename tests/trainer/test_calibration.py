@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from scrapy_captcha.bundle import Manifest
-from trainer.calibration import calibration_error, coverage, fit_temperature, wilson
+from scrapy_captcha.intervals import wilson
+from trainer.calibration import calibration_error, coverage, fit_temperature
 
 MANIFEST = Manifest("test", "abcd", 2, 2, "four_head_compact")
 

@@ -10,12 +10,13 @@ import pytest
 from drawn_captchas import captcha
 from PIL import Image
 
+from scrapy_captcha import charts
 from scrapy_captcha.errors import DatasetError
+from scrapy_captcha.page import write
 from scrapy_captcha.recognizer import Recognition
-from trainer import charts
 from trainer.corpus import Sample
 from trainer.evaluate import score
-from trainer.report import Report, write
+from trainer.report import Report
 
 
 @dataclass

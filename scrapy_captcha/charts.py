@@ -27,10 +27,9 @@ Point = tuple[float, float]
 class Series:
     """What one line of a chart shows.
 
-    Args:
-        name: for the legend.
-        points: x and y, in the order of x.
-        sizes: the radius of a dot at each point; without it there are no dots.
+    :param name: for the legend
+    :param points: x and y, in the order of x
+    :param sizes: the radius of a dot at each point; without it there are no dots
     """
 
     name: str
@@ -63,10 +62,9 @@ class Axis:
 def around(name: str, values: Sequence[float], floor: float | None = None) -> Axis:
     """An axis that holds some values.
 
-    Args:
-        name: what it is called.
-        values: what has to fit; infinite ones and those that are no number do not count.
-        floor: where it begins, whatever the values.
+    :param name: what it is called
+    :param values: what has to fit; infinite ones and those that are no number do not count
+    :param floor: where it begins, whatever the values
     """
     finite = [value for value in values if math.isfinite(value)]
     low = min(finite, default=0.0) if floor is None else floor
@@ -77,11 +75,10 @@ def around(name: str, values: Sequence[float], floor: float | None = None) -> Ax
 def chart(x: Axis, y: Axis, series: Sequence[Series], *, diagonal: bool = False) -> str:
     """Lines over an x axis.
 
-    Args:
-        x: the axis below.
-        y: the axis at the left; what lies outside is cut off.
-        series: the lines, named in a legend if there are several.
-        diagonal: whether a line shows where both axes agree.
+    :param x: the axis below
+    :param y: the axis at the left; what lies outside is cut off
+    :param series: the lines, named in a legend if there are several
+    :param diagonal: whether a line shows where both axes agree
     """
     left, right, top, bottom = LEFT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM
     parts = []
@@ -137,9 +134,8 @@ def _legend(series: Sequence[Series]) -> str:
 def matrix(names: str, counts: Mapping[tuple[str, str], int]) -> str:
     """Which character was taken for which, darker the more often; the diagonal is left out.
 
-    Args:
-        names: the characters, one a row (the true one) and one a column (what was read).
-        counts: how often, by (true, read).
+    :param names: the characters, one a row (the true one) and one a column (what was read)
+    :param counts: how often, by (true, read)
     """
     cell = max(CELLS[0], min(CELLS[1], MATRIX // max(1, len(names))))
     place = {name: MARGIN + i * cell for i, name in enumerate(names)}
