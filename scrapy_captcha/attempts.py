@@ -14,6 +14,8 @@ import os
 import re
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from scrapy_captcha.durable import (
@@ -34,6 +36,15 @@ logger = logging.getLogger(__name__)
 
 SCHEMA = 1
 ACCEPTED, REJECTED = "accepted", "rejected"
+#: The verdict on an answer that was known to be wrong; its image is not kept.
+CANARY_ACCEPTED, CANARY_REJECTED = "canary_accepted", "canary_rejected"
+#: What was accepted ``since`` then was too good to be true. The line is no answer of its own.
+IMPROBABLE = "improbable"
+#: The site's word for this label of this image does not count: its file is in ``quarantined/``.
+QUARANTINED = "quarantined"
+VERDICTS = frozenset(
+    {ACCEPTED, REJECTED, CANARY_ACCEPTED, CANARY_REJECTED, IMPROBABLE, QUARANTINED}
+)
 ATTEMPTS_FOLDER = "attempts"
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -58,7 +69,8 @@ class Attempt:
     :param guess: the text that was submitted
     :param confidence: the reader's probability that the guess is right, 0 to 1
     :param model: hash of the model that read it
-    :param verdict: ``accepted`` or ``rejected``
+    :param verdict: one of ``VERDICTS``
+    :param since: of an ``improbable`` line alone: from when on the site's word does not count
     """
 
     schema: int = SCHEMA
@@ -69,6 +81,12 @@ class Attempt:
     confidence: float
     model: str
     verdict: str
+    since: str | None = None
+
+
+def now() -> str:
+    """The present, as it stands in an attempt."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 @contextmanager
@@ -111,24 +129,26 @@ def parse_attempt(line: bytes) -> Attempt | None:
     """The attempt on a line, or None if it is not one of this schema; unknown keys are ignored."""
     try:
         data = json.loads(line)
-        attempt = Attempt(**{f.name: data[f.name] for f in fields(Attempt)})
+        given = {**data, "since": data.get("since")}
+        attempt = Attempt(**{f.name: given[f.name] for f in fields(Attempt)})
         whole = (
             attempt.schema == SCHEMA
-            and attempt.verdict in (ACCEPTED, REJECTED)
+            and attempt.verdict in VERDICTS
             and _SHA256.fullmatch(attempt.image) is not None
             and isinstance(attempt.confidence, float | int)
             and all(
                 isinstance(text, str)
                 for text in (attempt.time, attempt.site, attempt.guess, attempt.model)
             )
+            and isinstance(attempt.since, str) == (attempt.verdict == IMPROBABLE)
         )
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return attempt if whole else None
 
 
 def read_attempts(site_dir: Path) -> Iterator[Attempt]:
-    """Every attempt of a site, file by file; within a file, the oldest comes first.
+    """Every line of a site's attempts, file by file; within a file, the oldest comes first.
 
     A torn last line is left out without a word, any other line that is no attempt with a warning.
 
@@ -136,12 +156,38 @@ def read_attempts(site_dir: Path) -> Iterator[Attempt]:
     """
     with explained(site_dir):
         for path in attempt_files(site_dir):
-            for number, line in enumerate(complete_lines(path), 1):
-                attempt = parse_attempt(line)
-                if attempt is None:
-                    logger.warning("Line %d of %s is not an attempt; left out", number, path)
-                else:
-                    yield attempt
+            yield from _read_file(path)
+
+
+def attempts_in_order(site_dir: Path) -> list[Attempt]:
+    """Every line of a site's attempts, the oldest first, whoever wrote it.
+
+    :raises DatasetError: when a file cannot be read
+    """
+    timed: list[tuple[str, Attempt]] = []
+    with explained(site_dir):
+        for path in attempt_files(site_dir):
+            latest = ""  # a clock that was set back does not turn a file's order round
+            for attempt in _read_file(path):
+                latest = max(latest, attempt.time)
+                timed.append((latest, attempt))
+    return [attempt for _, attempt in sorted(timed, key=itemgetter(0))]
+
+
+def _read_file(path: Path) -> Iterator[Attempt]:
+    for number, line in enumerate(complete_lines(path), 1):
+        attempt = parse_attempt(line)
+        if attempt is None:
+            logger.warning("Line %d of %s is not an attempt; left out", number, path)
+        else:
+            yield attempt
+
+
+def _as_line(attempt: Attempt) -> bytes:
+    data = asdict(attempt)
+    if attempt.since is None:
+        del data["since"]
+    return json.dumps(data).encode() + b"\n"
 
 
 class AttemptLog:
@@ -154,9 +200,9 @@ class AttemptLog:
         self._offsets: dict[str, int] = {}
         self._finished: set[str] = set()
 
-    def append(self, attempt: Attempt) -> None:
-        """Write the attempt's line, durably."""
-        line = json.dumps(asdict(attempt)).encode() + b"\n"
+    def append(self, *attempts: Attempt) -> None:
+        """Write a line for each attempt, durably, and all or none of them."""
+        line = b"".join(_as_line(attempt) for attempt in attempts)
         if self._path is not None and os.fstat(self._descriptor).st_nlink == 0:
             self.close()  # somebody deleted it
         if self._path is None:

@@ -15,24 +15,27 @@ import os
 import threading
 from collections import defaultdict
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from scrapy_captcha.attempts import (
     ACCEPTED,
     ATTEMPTS_FOLDER,
+    QUARANTINED,
     REJECTED,
     Attempt,
     AttemptLog,
     attempt_files,
+    attempts_in_order,
     complete_lines,
     explained,
+    now,
     read_attempts,
 )
 from scrapy_captcha.durable import make_folder, names_in, sync_folder, write_once
 from scrapy_captcha.naming import (
     CONFIRMED_FOLDER,
     DIGEST,
+    QUARANTINED_FOLDER,
     REJECTED_FOLDER,
     decode_label,
     encode_label,
@@ -41,6 +44,7 @@ from scrapy_captcha.naming import (
     site_folder,
     split_name,
 )
+from scrapy_captcha.quarantine import MARKS, settle, weigh
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -140,18 +144,14 @@ class SiteDataset:
             raise ValueError(f"expected {ACCEPTED!r} or {REJECTED!r} as verdict, got {verdict!r}")
         if not math.isfinite(confidence):
             raise ValueError(f"expected a finite confidence, got {confidence!r}")
-        attempt = Attempt(
-            time=datetime.now(UTC).isoformat(timespec="milliseconds"),
-            site=self.key,
-            image=hashlib.sha256(image).hexdigest(),
-            guess=guess,
-            confidence=float(confidence),
-            model=model,
-            verdict=verdict,
-        )
+        accepted = verdict == ACCEPTED
+        if accepted and self.quarantined:
+            verdict = QUARANTINED
+        attempt = self._attempt(image, guess, confidence, model, verdict)
         name = f"{attempt.image[:16]}{image_suffix(image)}"
-        if verdict == ACCEPTED:
-            path = self.path / CONFIRMED_FOLDER / f"{encode_label(guess)}_{name}"
+        if accepted:
+            folder = CONFIRMED_FOLDER if verdict == ACCEPTED else QUARANTINED_FOLDER
+            path = self.path / folder / f"{encode_label(guess)}_{name}"
         else:
             path = self.path / REJECTED_FOLDER / name
         with explained(path):
@@ -162,6 +162,41 @@ class SiteDataset:
         conflict = verdict == ACCEPTED and any(label != encode_label(guess) for label in labels)
         return StoreResult(new, path, conflict)
 
+    @property
+    def quarantined(self) -> bool:
+        """Whether what the site accepts does not count, as far as this process knows."""
+        return self._journal().quarantined
+
+    def testify(
+        self,
+        image: bytes,
+        guess: str,
+        confidence: float,
+        model: str,
+        verdict: str,
+        *,
+        since: str | None = None,
+    ) -> int:
+        """Write down what tells how much the site's word is worth, and act on it.
+
+        :param verdict: one of :data:`scrapy_captcha.quarantine.MARKS`
+        :param since: for ``improbable``: from when on the site's word does not count
+        :return: how many confirmed images were taken back
+        :raises DatasetError: when the disk refuses; :meth:`settle` goes on where it stopped
+        """
+        attempt = self._attempt(image, guess, confidence, model, verdict, since=since)
+        with explained(self.path / ATTEMPTS_FOLDER):
+            self._prepare(self.path / ATTEMPTS_FOLDER)
+            self._journal().add(attempt)
+        return self.settle()
+
+    def settle(self) -> int:
+        """Complete what canaries have begun; how many confirmed images were taken back for it.
+
+        :raises DatasetError: when the disk refuses
+        """
+        return self._journal().settle()
+
     def count_attempts(self) -> int:
         """How many attempts everybody has stored here so far: the whole lines of all files."""
         with explained(self.path / ATTEMPTS_FOLDER):
@@ -171,10 +206,32 @@ class SiteDataset:
         """Close this process's attempts file; a later store opens a new one."""
         self._journal().close()
 
+    def _attempt(
+        self,
+        image: bytes,
+        guess: str,
+        confidence: float,
+        model: str,
+        verdict: str,
+        *,
+        since: str | None = None,
+    ) -> Attempt:
+        return Attempt(
+            time=now(),
+            site=self.key,
+            image=hashlib.sha256(image).hexdigest(),
+            guess=guess,
+            confidence=float(confidence),
+            model=model,
+            verdict=verdict,
+            since=since,
+        )
+
     def _prepare(self, folder: Path) -> None:
         """Have the site's folders, and know them to be durable whoever made them."""
         if self._prepared and folder.is_dir():
             return
+        make_folder(folder)
         for name in (CONFIRMED_FOLDER, REJECTED_FOLDER, ATTEMPTS_FOLDER):
             make_folder(self.path / name)
         for parent in (self.path, *self.path.parents[:2]):
@@ -188,9 +245,15 @@ class SiteDataset:
 
 
 class _Journal:
-    """What one process writes down of a site, and the labels that anybody confirmed."""
+    """What one process writes down of a site, and what anybody else does.
+
+    :ivar quarantined: whether the site's word counts for nothing at present
+    """
 
     def __init__(self, site_dir: Path) -> None:
+        self.quarantined = False
+        self._marked = ""
+        self._site_dir = site_dir
         self._lock = threading.Lock()
         self._log = AttemptLog(site_dir)
         self._confirmed = site_dir / CONFIRMED_FOLDER
@@ -204,6 +267,8 @@ class _Journal:
             for other in self._log.news():
                 if other.verdict == ACCEPTED:
                     self._note(other.image, encode_label(other.guess))
+                elif other.verdict in MARKS and other.time >= self._marked:
+                    self._marked, self.quarantined = other.time, not MARKS[other.verdict]
             if not self._listed:  # after the news, which leave out writers that have ended
                 for name in names_in(self._confirmed):
                     label, digest = split_name(self._confirmed / name)
@@ -211,6 +276,13 @@ class _Journal:
                         self._note(digest, label)
                 self._listed = True
             return self._labels.get(int(attempt.image[:16], 16), ())
+
+    def settle(self) -> int:
+        with self._lock:
+            time = now()
+            moved, self.quarantined = settle(self._site_dir, self._log)
+            self._marked = time
+            return moved
 
     def close(self) -> None:
         with self._lock:
@@ -227,15 +299,17 @@ def confirmed_pairs(site_dir: Path) -> tuple[list[Pair], list[Conflict]]:
     """The labelled images of a site, each image once, and those with more than one label.
 
     A file in ``confirmed/`` whose image no site accepted under its label was labelled by hand, and
-    outranks what the site said of that image. Files that do not match the hash in their name are
-    left out with a warning.
+    outranks what the site said of that image; so was one that came back from ``quarantined/``.
+    What has to go there and has not yet is left out, and so are, with a warning, files that do not
+    match the hash in their name.
 
     :raises DatasetError: when a file cannot be read
     """
+    words = weigh(attempts_in_order(site_dir))
     site_said: dict[str, dict[str, str]] = defaultdict(dict)
-    for attempt in read_attempts(site_dir):
-        if attempt.verdict == ACCEPTED:
-            site_said[attempt.image][encode_label(attempt.guess)] = attempt.guess
+    for image, guess in words.valid:
+        site_said[image][encode_label(guess)] = guess
+    pending = {(image, encode_label(guess)) for image, guess in words.pending}
     by_site: dict[str, list[Pair]] = defaultdict(list)
     by_hand: dict[str, list[Pair]] = defaultdict(list)
     with explained(site_dir):
@@ -247,6 +321,8 @@ def confirmed_pairs(site_dir: Path) -> tuple[list[Pair], list[Conflict]]:
                 continue
             if not sha256.startswith(digest):
                 logger.warning("%s is not the image that its name says; left out", path)
+                continue
+            if (sha256, encoded) in pending:
                 continue
             said = site_said.get(sha256, {}).get(encoded)
             try:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CONFIRMED_FOLDER, REJECTED_FOLDER = "confirmed", "rejected"
+QUARANTINED_FOLDER = "quarantined"
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".bin"})
 MAX_NAME = 100
 

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 from scrapy_captcha.attempts import (
     ACCEPTED,
     ATTEMPTS_FOLDER,
+    REJECTED,
+    AttemptLog,
     attempt_files,
     complete_lines,
     explained,
@@ -27,10 +29,12 @@ from scrapy_captcha.errors import DatasetError
 from scrapy_captcha.naming import (
     CONFIRMED_FOLDER,
     DIGEST,
+    QUARANTINED_FOLDER,
     REJECTED_FOLDER,
     image_files,
     split_name,
 )
+from scrapy_captcha.quarantine import settle
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,6 +56,8 @@ class Report:
     :param damaged: files moved to ``damaged/``, because their bytes belie the hash in their name
     :param leftovers: temporary and empty files that were removed
     :param conflicts: images with more than one label; training leaves them out
+    :param quarantined: confirmed images that were moved to ``quarantined/``, because of a canary
+        that was accepted before a crawl was killed
     :param missing: attempted images that are not there any more
     :param notes: what it did and found, a line each; none for a dataset in order
     """
@@ -65,6 +71,7 @@ class Report:
     damaged: int = 0
     leftovers: int = 0
     conflicts: int = 0
+    quarantined: int = 0
     missing: int = 0
     notes: list[str] = field(default_factory=list)
 
@@ -73,7 +80,8 @@ def verify(root: Path) -> Report:
     """Check and repair a dataset, or one site's folder of it.
 
     Torn last lines are dropped, files whose bytes belie their name are moved to ``damaged/``,
-    leftover temporaries are removed; conflicts and missing images are reported.
+    leftover temporaries are removed, an interrupted quarantine is completed; conflicts and missing
+    images are reported.
 
     :raises DatasetError: when there is no such folder, or it cannot be read or repaired
     """
@@ -98,7 +106,8 @@ def _check_site(site_dir: Path, report: Report) -> None:
     for path in attempt_files(site_dir):
         with suppress(FileNotFoundError):
             _drop_torn_line(path, report)
-    for folder in (CONFIRMED_FOLDER, REJECTED_FOLDER):
+    _settle(site_dir, report)
+    for folder in (CONFIRMED_FOLDER, REJECTED_FOLDER, QUARANTINED_FOLDER):
         for path in sorted((site_dir / folder).glob(f"{TEMPORARY}*")):
             with suppress(FileNotFoundError):
                 _remove_leftover(path, report)
@@ -130,6 +139,17 @@ def _drop_torn_line(path: Path, report: Report) -> None:
             os.fsync(f.fileno())
         report.torn += 1
         report.notes.append(f"{path}: dropped a torn last line ({len(data) - length} bytes)")
+
+
+def _settle(site_dir: Path, report: Report) -> None:
+    log = AttemptLog(site_dir)
+    try:
+        moved, _ = settle(site_dir, log)
+    finally:
+        log.close()
+    if moved:
+        report.quarantined += moved
+        report.notes.append(f"{site_dir}: moved {moved} confirmed images to {QUARANTINED_FOLDER}/")
 
 
 def _remove_leftover(path: Path, report: Report) -> None:
@@ -172,8 +192,9 @@ def _read(site_dir: Path, report: Report) -> tuple[set[str], set[str]]:
             if attempt is None:
                 unreadable += 1
                 continue
-            report.attempts += 1
-            (accepted if attempt.verdict == ACCEPTED else rejected).add(attempt.image)
+            if attempt.verdict in (ACCEPTED, REJECTED):
+                report.attempts += 1
+                (accepted if attempt.verdict == ACCEPTED else rejected).add(attempt.image)
         if unreadable:
             report.unreadable += unreadable
             report.notes.append(f"{path}: {unreadable} lines are not attempts; left as they are")
@@ -191,6 +212,8 @@ def _check_presence(site_dir: Path, accepted: set[str], rejected: set[str], repo
         names = ", ".join(path.name for path in conflict.paths)
         report.notes.append(f"{site_dir}: one image under the labels {labels}: {names}")
     confirmed = {pair.sha256 for pair in pairs} | {conflict.sha256 for conflict in conflicts}
+    kept = {split_name(path)[1] for path in image_files(site_dir / QUARANTINED_FOLDER)}
+    accepted = {image for image in accepted if image[:16] not in kept}
     missing = (accepted | {image for image in rejected if image[:16] not in stems}) - confirmed
     if missing:
         report.missing += len(missing)
