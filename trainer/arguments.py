@@ -10,7 +10,7 @@ from pathlib import Path
 from scrapy_captcha.bundle import MAX_HEADS
 
 #: What `trainer.networks`, which takes a moment to import, can build.
-ARCHITECTURES = ("four_head_compact", "four_head_wide", "four_head_vgg")
+ARCHITECTURES = ("four_head_compact", "four_head_wide", "many_head_compact", "four_head_vgg")
 #: Beyond it, sums of losses lose the others.
 MAX_WEIGHT = 1e6
 

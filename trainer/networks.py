@@ -51,6 +51,8 @@ WIDE: tuple[Step, ...] = (16, (2, 2), 32, 32, (2, 2), 64, 64, (2, 1), 128, 128, 
 COMPACT: tuple[Step, ...] = (16, (2, 2), 32, 32, (2, 2), 48, 48, (2, 1), 80, 80, (2, 2), 128, 128)
 #: Units of the layer that sees all characters of a text.
 CONTEXT = 64
+#: What the layer that counts characters sees of each position.
+SIGNS = 24
 
 
 def four_head_compact(*, heads: int, classes: int, fused: bool = False) -> keras.Model:
@@ -82,8 +84,31 @@ def four_head_wide(*, heads: int, classes: int, fused: bool = False) -> keras.Mo
     return _attentive(WIDE, "four_head_wide", heads=heads, classes=classes, fused=fused)
 
 
+def many_head_compact(*, heads: int, classes: int, fused: bool = False) -> keras.Model:
+    """`four_head_compact` with a layer that counts, for long texts and texts of several lengths.
+
+    Where the fifth character is depends on the four before it, and these are further away than the
+    convolutions see: so a dense layer that sees the whole map adds to what each head looks at.
+
+    Args:
+        heads: characters in the longest text.
+        classes: characters in the charset, and the blank.
+        fused: train with `FusedBatchNormalization`.
+
+    """
+    return _attentive(
+        COMPACT, "many_head_compact", heads=heads, classes=classes, fused=fused, counting=True
+    )
+
+
 def _attentive(
-    steps: tuple[Step, ...], name: str, *, heads: int, classes: int, fused: bool
+    steps: tuple[Step, ...],
+    name: str,
+    *,
+    heads: int,
+    classes: int,
+    fused: bool,
+    counting: bool = False,
 ) -> keras.Model:
     normalization = FusedBatchNormalization if fused else layers.BatchNormalization
     image = x = layers.Input(INPUT_SHAPE, name="image")
@@ -99,6 +124,12 @@ def _attentive(
     maps = layers.EinsumDense(
         "bpc,ch->bph", output_shape=(positions, heads), bias_axes="ph", name="maps"
     )(features)
+    if counting:
+        signs = layers.Dense(SIGNS, activation="relu", name="signs")(features)
+        counted = layers.Dense(
+            positions * heads, use_bias=False, kernel_initializer="zeros", name="count"
+        )(layers.Flatten()(signs))
+        maps = layers.Add()([maps, layers.Reshape((positions, heads))(counted)])
     maps = layers.Softmax(axis=1, dtype="float32", name="attention")(maps)
     seen = layers.Dot(axes=1, name="seen")([maps, features])
     context = layers.GlobalAveragePooling1D(keepdims=True, name="text")(seen)
@@ -139,6 +170,7 @@ def four_head_vgg(*, heads: int, classes: int, fused: bool = False) -> keras.Mod
 ARCHITECTURES: dict[str, Callable[..., keras.Model]] = {
     "four_head_compact": four_head_compact,
     "four_head_wide": four_head_wide,
+    "many_head_compact": many_head_compact,
     "four_head_vgg": four_head_vgg,
 }
 

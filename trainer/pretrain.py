@@ -40,7 +40,8 @@ BASE_RATE = 1e-3
 WARM_UP = 0.02
 #: Clutter rises from little to full over this share of the time, at some images a second.
 RAMP = 0.1
-HOLDOUT = 2048
+#: Drawn images that the result is measured on, and those of them that are read on the way.
+HOLDOUT, LOOKED_AT = 8192, 2048
 DECAY = 0.999
 EASY = 60
 
@@ -347,7 +348,7 @@ def _train(
     every: float,
 ) -> None:
     plan = training.plan
-    pixels, labels = holdout
+    pixels, labels = (part[:LOOKED_AT] for part in holdout)
     chunks = synthesis.chunks(
         seed=plan.seed,
         charset=plan.charset,

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 #: Layers whose weights have one column a class.
 CLASSIFIERS = ("shape", "kind", "head_")
-#: The layer whose weights have one column a head: where each one looks.
-MAPS = "maps"
+#: The layers whose weights have one column a head, one after another: where each one looks.
+MAPS, COUNT = "maps", "count"
 #: A fit makes but a few hundred steps, and its statistics must have settled by then.
 NORMALIZATION_MOMENTUM = 0.9
 
@@ -146,9 +146,12 @@ def _carry_the_rest(
             if value.shape[:-1] == new.shape[:-1]:
                 if name.startswith(CLASSIFIERS):
                     value = np.where(classes >= 0, value[..., np.maximum(classes, 0)], new)
-                elif name == MAPS:
-                    same = min(value.shape[-1], new.shape[-1])
-                    value = np.concatenate([value[..., :same], new[..., same:]], axis=-1)
+                elif name in {MAPS, COUNT}:
+                    theirs = value.reshape(-1, model.output_shape[1])
+                    ours = new.reshape(-1, target.output_shape[1])
+                    same = min(theirs.shape[1], ours.shape[1])
+                    both = np.concatenate([theirs[:, :same], ours[:, same:]], axis=1)
+                    value = both.reshape(new.shape)
             values.append(value if value.shape == new.shape else new)
         layer.set_weights(values)
 

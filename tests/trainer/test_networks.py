@@ -44,7 +44,7 @@ def test_the_original_network_has_the_articles_layers():
 @pytest.mark.parametrize(
     ("architecture", "heads", "classes", "message"),
     [
-        ("resnet", 4, 36, "four_head_compact, four_head_wide, four_head_vgg"),
+        ("resnet", 4, 36, "four_head_compact, four_head_wide, many_head_compact, four_head_vgg"),
         ("four_head_compact", 0, 36, "got 0 and 36"),
         ("four_head_vgg", 4, 1, "got 4 and 1"),
     ],
@@ -52,6 +52,20 @@ def test_the_original_network_has_the_articles_layers():
 def test_a_network_that_makes_no_sense_is_refused(architecture, heads, classes, message):
     with pytest.raises(ValueError, match=message):
         networks.build(architecture, heads=heads, classes=classes)
+
+
+def test_where_a_head_looks_can_depend_on_all_that_is_left_of_it():
+    model = networks.build("many_head_compact", heads=8, classes=37)
+    attention = keras.Model(model.input, model.get_layer("attention").output)
+    count = model.get_layer("count")
+    blank = np.ones((1, 32, 90, 1), np.float32)
+    inked = blank.copy()
+    inked[:, 8:24, :4] = 0  # at the left edge
+    right = [10, 21]  # the positions of the right edge, in both rows
+    before = [np.asarray(attention(each))[0, right] for each in (blank, inked)]
+    count.set_weights([np.random.default_rng(0).normal(size=w.shape) for w in count.get_weights()])
+    after = [np.asarray(attention(each))[0, right] for each in (blank, inked)]
+    assert np.abs(after[0] - after[1]).max() > 10 * np.abs(before[0] - before[1]).max()
 
 
 @pytest.mark.parametrize("architecture", networks.ARCHITECTURES)

@@ -64,17 +64,26 @@ def test_a_narrow_network_for_longer_texts_keeps_features_and_classes(tmp_path):
 
 
 @pytest.mark.parametrize(("before", "after"), [(8, 5), (4, 8), (4, 4)])
-@pytest.mark.parametrize("architecture", ["four_head_wide", "four_head_compact"])
+@pytest.mark.parametrize(
+    ("origin", "architecture"),
+    [
+        ("four_head_wide", "four_head_wide"),
+        ("four_head_wide", "four_head_compact"),
+        ("four_head_wide", "many_head_compact"),
+        ("many_head_compact", "many_head_compact"),
+    ],
+)
 def test_positions_that_both_lengths_have_are_looked_at_in_the_same_places(
-    tmp_path, before, after, architecture
+    tmp_path, before, after, origin, architecture
 ):
     keras.utils.set_random_seed(4)
-    wide = networks.build("four_head_wide", heads=before, classes=10)
+    wide = networks.build(origin, heads=before, classes=10)
     rng = np.random.default_rng(0)
-    maps = wide.get_layer("maps")
-    maps.set_weights([rng.normal(size=w.shape) for w in maps.get_weights()])
+    looking = [each for each in wide.layers if each.name in {"maps", "count"}]
+    for each in looking:
+        each.set_weights([rng.normal(size=w.shape) for w in each.get_weights()])
     with_dead_channels(wide, networks.build("four_head_compact", heads=before, classes=10))
-    base = open_bundle(bundle(tmp_path / "wide", wide, "four_head_wide", before))
+    base = open_bundle(bundle(tmp_path / "wide", wide, origin, before))
     other = from_base(base, Task(CHARSET, after, after, "lower"), architecture)
     images = rng.random((3, 32, 90, 1), np.float32)
     looks = [keras.Model(m.input, m.get_layer("attention").output) for m in (wide, other)]
