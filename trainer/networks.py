@@ -69,7 +69,7 @@ def four_head_compact(*, heads: int, classes: int, fused: bool = False) -> keras
         fused: train with `FusedBatchNormalization`.
 
     """
-    return _attentive(COMPACT, "four_head_compact", heads=heads, classes=classes, fused=fused)
+    return attentive(COMPACT, "four_head_compact", heads=heads, classes=classes, fused=fused)
 
 
 def four_head_wide(*, heads: int, classes: int, fused: bool = False) -> keras.Model:
@@ -81,7 +81,7 @@ def four_head_wide(*, heads: int, classes: int, fused: bool = False) -> keras.Mo
         fused: train with `FusedBatchNormalization`.
 
     """
-    return _attentive(WIDE, "four_head_wide", heads=heads, classes=classes, fused=fused)
+    return attentive(WIDE, "four_head_wide", heads=heads, classes=classes, fused=fused)
 
 
 def many_head_compact(*, heads: int, classes: int, fused: bool = False) -> keras.Model:
@@ -96,12 +96,12 @@ def many_head_compact(*, heads: int, classes: int, fused: bool = False) -> keras
         fused: train with `FusedBatchNormalization`.
 
     """
-    return _attentive(
+    return attentive(
         COMPACT, "many_head_compact", heads=heads, classes=classes, fused=fused, counting=True
     )
 
 
-def _attentive(
+def attentive(
     steps: tuple[Step, ...],
     name: str,
     *,
@@ -110,6 +110,17 @@ def _attentive(
     fused: bool,
     counting: bool = False,
 ) -> keras.Model:
+    """A network of the default's kind.
+
+    Args:
+        steps: channels of 3x3 convolutions, and (rows, columns) of the pooling between them.
+        name: of the Keras model.
+        heads: characters in a text.
+        classes: characters in the charset, and the blank.
+        fused: train with `FusedBatchNormalization`.
+        counting: add the layer that counts.
+
+    """
     normalization = FusedBatchNormalization if fused else layers.BatchNormalization
     image = x = layers.Input(INPUT_SHAPE, name="image")
     for step in steps:
