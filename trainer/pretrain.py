@@ -348,7 +348,7 @@ def _train(
     every: float,
 ) -> None:
     plan = training.plan
-    pixels, labels = (part[:LOOKED_AT] for part in holdout)
+    pixels, labels = holdout[0][:LOOKED_AT], holdout[1][:LOOKED_AT]
     chunks = synthesis.chunks(
         seed=plan.seed,
         charset=plan.charset,
