@@ -60,6 +60,17 @@ def weights(text: str) -> tuple[float, ...]:
     return found
 
 
+def weight(text: str) -> float:
+    """Parse a weight of a part of the loss, 0 for none."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found <= MAX_WEIGHT:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to a million, got {text!r}")
+    return found
+
+
 def class_weights(text: str) -> dict[str, float] | str | None:
     """Parse "none", "balanced" or the name of a JSON file of weights by character."""
     if text in {"none", "balanced"}:

@@ -8,15 +8,21 @@ import os
 import time
 import zipfile
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from trainer.finish import versions
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from scrapy_captcha.bundle import Bundle
+    from trainer.corpus import Corpus, Task
     from trainer.loop import Training
+    from trainer.plan import Options
 
 #: Seconds between two checkpoints, at least.
 EVERY = 15.0
@@ -28,6 +34,35 @@ def cache_folder() -> Path:
     """Where checkpoints are kept."""
     cache = os.environ.get("XDG_CACHE_HOME")
     return (Path(cache) if cache else Path.home() / ".cache") / "scrapy-captcha" / "fits"
+
+
+def identity(
+    options: Options,
+    base: Bundle | None,
+    loaded: Corpus,
+    task: Task,
+    rejected: Iterable[str] = (),
+) -> dict[str, Any]:
+    """What two runs must have in common for the second to go on where the first was stopped.
+
+    Args:
+        options: what was asked for.
+        base: what is started from.
+        loaded: the labelled images.
+        task: what is read.
+        rejected: the sha256 of the rejected images that are learnt from.
+    """
+    images = hashlib.sha256()
+    for sample in loaded.samples:
+        images.update(f"{sample.digest} {sample.label}\n".encode())
+    images.update("\n".join(rejected).encode())
+    return {
+        "options": {**asdict(options), "out": str(options.out.resolve()), "report": None},
+        "base": base.hash if base else None,
+        "images": images.hexdigest(),
+        "task": asdict(task),
+        "versions": versions(),
+    }
 
 
 class Checkpoint:

@@ -1,4 +1,4 @@
-"""The command line: fit, evaluate, verify, synthesize, pretrain, export."""
+"""The command line: fit, follow, evaluate, verify, synthesize, pretrain, export."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scrapy_captcha.errors import CaptchaError, DatasetError
-from scrapy_captcha.versions import REPORT
+from scrapy_captcha.versions import REPORT, roll_back
 from trainer.arguments import (
     above_zero,
     architecture,
@@ -22,6 +22,7 @@ from trainer.arguments import (
     lengths,
     seed,
     share,
+    weight,
     weights,
     whole,
 )
@@ -30,7 +31,7 @@ from trainer.quiet import uninterrupted
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-BAD_INPUT = 2
+BAD_INPUT, NOT_BETTER = 2, 3
 ALNUM = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -58,9 +59,13 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 
 def run_fit(options: argparse.Namespace) -> int:
-    """Train on labelled images and write a new version of a bundle."""
+    """Train on labelled images and write a new version of a bundle, if it is better."""
+    if options.rollback:
+        print(f"current  {roll_back(options.out)}")
+        return 0
     from scrapy_captcha.page import write  # noqa: PLC0415
-    from trainer.fit import fit, summary  # noqa: PLC0415
+    from trainer.fit import fit  # noqa: PLC0415
+    from trainer.outcome import summary  # noqa: PLC0415
     from trainer.plan import Options, check_out  # noqa: PLC0415
     from trainer.progress import for_output  # noqa: PLC0415
 
@@ -79,6 +84,7 @@ def run_fit(options: argparse.Namespace) -> int:
         class_weights=options.class_weights,
         label_smoothing=options.label_smoothing,
         replay=options.replay,
+        rejected=options.rejections,
         report=None if options.report == "none" else report,
     )
     try:
@@ -89,6 +95,10 @@ def run_fit(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         raise KeyboardInterrupt("nothing was written") from None
     with uninterrupted():
+        if not fitted.promoted:
+            fitted.checkpoint.remove()
+            print(summary(fitted, None))
+            return NOT_BETTER
         lines = summary(fitted, fitted.packed.write(options.out))
         fitted.checkpoint.remove()
         if wanted.report:
@@ -99,6 +109,13 @@ def run_fit(options: argparse.Namespace) -> int:
                 lines += f"\n{e}"
         print(lines)
     return 0
+
+
+def run_follow(options: argparse.Namespace) -> int:
+    """Train beside a crawl, as its requests come in."""
+    from trainer.follow import follow  # noqa: PLC0415
+
+    return follow(options.base, options.rejections)
 
 
 def run_evaluate(options: argparse.Namespace) -> int:
@@ -189,60 +206,16 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="python -m trainer",
         description="Train, measure and export the captcha reader.",
-        epilog="Exit codes: 0 done, 2 bad input (no bundle is written), 130 interrupted.",
+        epilog="Exit codes: 0 done, 2 bad input (no bundle is written), 3 trained, but not better "
+        "than what is there (no bundle is written), 130 interrupted.",
     )
     commands = top.add_subparsers(metavar="COMMAND", required=True)
 
-    fit = _command(commands, "fit", run_fit, "teach a bundle a site's captchas")
-    fit.add_argument("--dataset", nargs="+", required=True, metavar="DIR_OR_ZIP", help=DATASET_HELP)
-    fit.add_argument(
-        "--base", metavar="BUNDLE", help=f"start from {BUNDLE_HELP}; else from scratch"
-    )
-    fit.add_argument(
-        "--out", type=Path, required=True, metavar="BUNDLE", help="add a version to this folder"
-    )
-    fit.add_argument("--minutes", type=above_zero, default=3.0, help="at most (default: 3)")
-    fit.add_argument("--seed", type=seed, default=0)
-    fit.add_argument(
-        "--architecture",
-        type=architecture,
-        help="from scratch: four_head_compact (the default) or four_head_vgg",
-    )
-    fit.add_argument(
-        "--charset",
-        type=characters,
-        help="characters to read (default: the base's, or the labels')",
-    )
-    fit.add_argument(
-        "--length", type=lengths, help="4, or 3-8 (default: the base's, or the labels')"
-    )
-    fit.add_argument("--head-weights", type=weights, help="of the positions, like 1,1.2,1.2,1")
-    fit.add_argument(
-        "--class-weights",
-        type=class_weights,
-        metavar="none|balanced|FILE",
-        help="of the characters: the same, rare ones higher, or from a JSON file (default: none)",
-    )
-    fit.add_argument(
-        "--label-smoothing",
-        type=share,
-        default=0.05,
-        metavar="SHARE",
-        help="of a label that goes to all characters (default: 0.05)",
-    )
-    fit.add_argument(
-        "--replay",
-        type=share,
-        default=0.0,
-        metavar="SHARE",
-        help="of the images that are synthetic (default: 0)",
-    )
-    fit.add_argument("--epochs", type=whole, help="passes over the images (default: as needed)")
-    fit.add_argument(
-        "--report",
-        metavar="FILE|none",
-        help=f"where the report goes (default: {REPORT} in the bundle's folder)",
-    )
+    _add_fit(commands)
+
+    follow = _command(commands, "follow", run_follow, "train beside a crawl, which starts this")
+    follow.add_argument("--base", metavar="BUNDLE", help=f"prepare to start from {BUNDLE_HELP}")
+    _add_rejections(follow)
 
     evaluate = _command(commands, "evaluate", run_evaluate, "measure a bundle on labelled images")
     evaluate.add_argument(
@@ -291,6 +264,64 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _add_fit(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    fit = _command(commands, "fit", run_fit, "teach a bundle a site's captchas")
+    does = fit.add_mutually_exclusive_group(required=True)
+    does.add_argument("--dataset", nargs="+", metavar="DIR_OR_ZIP", help=DATASET_HELP)
+    does.add_argument(
+        "--rollback", action="store_true", help="train nothing, go back to the version before"
+    )
+    fit.add_argument(
+        "--base", metavar="BUNDLE", help=f"start from {BUNDLE_HELP}; else from scratch"
+    )
+    fit.add_argument(
+        "--out", type=Path, required=True, metavar="BUNDLE", help="add a version to this folder"
+    )
+    fit.add_argument("--minutes", type=above_zero, default=3.0, help="at most (default: 3)")
+    fit.add_argument("--seed", type=seed, default=0)
+    fit.add_argument(
+        "--architecture",
+        type=architecture,
+        help="from scratch: four_head_compact (the default) or four_head_vgg",
+    )
+    fit.add_argument(
+        "--charset",
+        type=characters,
+        help="characters to read (default: the base's, or the labels')",
+    )
+    fit.add_argument(
+        "--length", type=lengths, help="4, or 3-8 (default: the base's, or the labels')"
+    )
+    fit.add_argument("--head-weights", type=weights, help="of the positions, like 1,1.2,1.2,1")
+    fit.add_argument(
+        "--class-weights",
+        type=class_weights,
+        metavar="none|balanced|FILE",
+        help="of the characters: the same, rare ones higher, or from a JSON file (default: none)",
+    )
+    fit.add_argument(
+        "--label-smoothing",
+        type=share,
+        default=0.05,
+        metavar="SHARE",
+        help="of a label that goes to all characters (default: 0.05)",
+    )
+    fit.add_argument(
+        "--replay",
+        type=share,
+        default=0.0,
+        metavar="SHARE",
+        help="of the images that are synthetic (default: 0)",
+    )
+    _add_rejections(fit)
+    fit.add_argument("--epochs", type=whole, help="passes over the images (default: as needed)")
+    fit.add_argument(
+        "--report",
+        metavar="FILE|none",
+        help=f"where the report goes (default: {REPORT} in the bundle's folder)",
+    )
+
+
 def _command(
     commands: argparse._SubParsersAction[argparse.ArgumentParser],
     name: str,
@@ -300,6 +331,16 @@ def _command(
     added = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
     added.set_defaults(command=command)
     return added
+
+
+def _add_rejections(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--rejections",
+        type=weight,
+        default=0.0,
+        metavar="WEIGHT",
+        help="of what rejected answers say, beside the confirmed ones (default: 0)",
+    )
 
 
 def _add_task(command: argparse.ArgumentParser) -> None:

@@ -19,7 +19,7 @@ from scrapy_captcha.naming import CONFIRMED_FOLDER, decode_label, split_name
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -71,6 +71,10 @@ class Task:
     def classes(self) -> int:
         """Number of classes of a head, the blank included."""
         return len(self.charset) + (self.min_length < self.length)
+
+    def reads(self, text: str) -> bool:
+        """Whether a model for the task could read that text."""
+        return self.min_length <= len(text) <= self.length and not set(text) - set(self.charset)
 
     @property
     def lengths(self) -> str:
@@ -147,19 +151,23 @@ def gather(paths: Iterable[str | os.PathLike[str]]) -> list[Sample]:
     return samples
 
 
-def _from_folder(path: Path) -> Iterator[Sample]:
+def site_folders(path: str | os.PathLike[str]) -> list[Path]:
+    """The sites' folders that a path stands for, if it is what a crawl harvested."""
+    path = Path(path)
     if path.name == CONFIRMED_FOLDER:
-        yield from _from_site(path.parent)
-    elif (path / CONFIRMED_FOLDER).is_dir():
-        yield from _from_site(path)
-    elif sites := sorted(
-        site.parent for site in path.glob(f"*/{CONFIRMED_FOLDER}") if site.is_dir()
-    ):
+        return [path.parent]
+    if (path / CONFIRMED_FOLDER).is_dir():
+        return [path]
+    return sorted(site.parent for site in path.glob(f"*/{CONFIRMED_FOLDER}") if site.is_dir())
+
+
+def _from_folder(path: Path) -> Iterator[Sample]:
+    if sites := site_folders(path):
         for site in sites:
             yield from _from_site(site)
     else:
         for file in _image_files(path):
-            yield _sample(str(file), plain_label(file.name), _read(file))
+            yield _sample(str(file), plain_label(file.name), read(file))
 
 
 def _image_files(folder: Path) -> list[Path]:
@@ -173,11 +181,11 @@ def _is_image(path: PurePath) -> bool:
 def _from_site(site: Path) -> Iterator[Sample]:
     pairs, conflicts = confirmed_pairs(site)
     for pair in pairs:
-        yield _sample(str(pair.path), pair.label, _read(pair.path))
+        yield _sample(str(pair.path), pair.label, read(pair.path))
     for conflict in conflicts:  # perhaps none once the labels are folded
         for path in conflict.paths:
             encoded, _ = split_name(path)
-            yield _sample(str(path), decode_label(encoded), _read(path))
+            yield _sample(str(path), decode_label(encoded), read(path))
 
 
 def _sample(name: str, label: str, data: bytes) -> Sample:
@@ -186,7 +194,8 @@ def _sample(name: str, label: str, data: bytes) -> Sample:
     return Sample(name, label, data)
 
 
-def _read(file: Path) -> bytes:
+def read(file: Path) -> bytes:
+    """The bytes of an image's file; none when it is too large or cannot be read."""
     try:
         return file.read_bytes() if file.stat().st_size <= MAX_BYTES else b""
     except OSError:
@@ -216,7 +225,11 @@ def plain_label(name: str) -> str:
     return name.rpartition(".")[0].split("_", 1)[0]
 
 
-def load(paths: Iterable[str | os.PathLike[str]], case: str) -> Corpus:
+def load(
+    paths: Iterable[str | os.PathLike[str]],
+    case: str,
+    known: MutableMapping[str, NDArray[np.float16]] | None = None,
+) -> Corpus:
     """Read what can be learnt from.
 
     Unreadable images, second copies of an image, and images that stand under two labels are left
@@ -225,14 +238,14 @@ def load(paths: Iterable[str | os.PathLike[str]], case: str) -> Corpus:
     Args:
         paths: what `gather` takes.
         case: "lower" folds the labels, "as-is" keeps them.
+        known: images that are prepared already, by their sha256; new ones are added.
 
     Raises:
         DatasetError: when fewer than two images or only one label remain.
     """
     samples = fold(gather(paths), case)
     unique, duplicates, conflicts = sort_out(s for s in samples if s.data)
-    with ThreadPoolExecutor() as pool:
-        prepared = list(pool.map(_prepare, unique))
+    prepared = prepare_all(unique, known)
     readable = [(s, p) for s, p in zip(unique, prepared, strict=True) if p is not None]
     unreadable = [s.name for s in samples if not s.data]
     unreadable += [s.name for s, p in zip(unique, prepared, strict=True) if p is None]
@@ -288,6 +301,24 @@ def sort_out(samples: Iterable[Sample]) -> tuple[list[Sample], list[str], list[s
             kept.append(same[0])
             duplicates += [s.name for s in same[1:]]
     return kept, duplicates, conflicts
+
+
+def prepare_all(
+    samples: Sequence[Sample], known: MutableMapping[str, NDArray[np.float16]] | None = None
+) -> list[NDArray[np.float16] | None]:
+    """The images of samples as the networks want them, ``None`` for those that do not decode.
+
+    Args:
+        samples: to be decoded.
+        known: images that are prepared already, by their sha256; new ones are added.
+    """
+    known = {} if known is None else known
+    new = [sample for sample in samples if sample.digest not in known]
+    with ThreadPoolExecutor() as pool:
+        for sample, pixels in zip(new, pool.map(_prepare, new), strict=True):
+            if pixels is not None:
+                known[sample.digest] = pixels
+    return [known.get(sample.digest) for sample in samples]
 
 
 def _prepare(sample: Sample) -> NDArray[np.float16] | None:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from scrapy_captcha.bundle import MODEL, WEIGHTS, Bundle, Manifest, described, open_bundle
 from scrapy_captcha.page import check_place
-from scrapy_captcha.recognizer import decode_logits
 from trainer import corpus
-from trainer.checkpoint import Checkpoint, cache_folder
-from trainer.conversion import litert_logits
-from trainer.evaluate import Score, score
+from trainer.champion import judge, present, readings
+from trainer.checkpoint import Checkpoint, cache_folder, identity
+from trainer.evaluate import score
 from trainer.finish import finish, golden_images, provenance, versions
+from trainer.outcome import Fitted
 from trainer.plan import (
     Emphasis,
     Options,
@@ -27,23 +27,21 @@ from trainer.plan import (
     choose_schedule,
     choose_task,
     describe,
-    identity,
     origin,
     remaining,
     split,
 )
 from trainer.quiet import import_tensorflow
+from trainer.rejections import Rejected, load_rejected
 from trainer.replay import drawing
 from trainer.report import Report
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     import keras
 
     from trainer.corpus import Corpus, Task
-    from trainer.export import Packed
     from trainer.loop import Epoch, Labelled, Training
     from trainer.progress import Lines
     from trainer.replay import Drawing
@@ -60,6 +58,8 @@ class Job:
     Args:
         base: what it starts from, if anything.
         parts: what is trained on, and the holdout if there are images enough for one.
+        rejected: images of which only wrong readings are known.
+        champion: the version that is there already and has to be beaten.
     """
 
     options: Options
@@ -69,6 +69,23 @@ class Job:
     emphasis: Emphasis
     architecture: str
     parts: Split
+    rejected: Rejected
+    champion: Bundle | None
+
+    @property
+    def learn_from(self) -> Rejected | None:
+        """The rejected images that are learnt from, if any are."""
+        if not self.options.rejected or not len(self.rejected):
+            return None
+        chosen = self.rejected.pick(~self.rejected.held_out())
+        return chosen if len(chosen) else None
+
+    @property
+    def compare_on(self) -> Rejected:
+        """The rejected images that champion and challenger are compared on."""
+        if not self.options.rejected:
+            return self.rejected
+        return self.rejected.pick(self.rejected.held_out())
 
     @property
     def train_on(self) -> Corpus:
@@ -84,25 +101,6 @@ class Job:
     def shown(self) -> Corpus:
         """What the result is shown on: the holdout, or without one what it was trained on."""
         return self.held or self.train_on
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """A trained challenger, not written yet.
-
-    Args:
-        packed: the new version of the bundle.
-        before: the base on the holdout, if there are both and it can read the task.
-        after: the challenger on the same images, through LiteRT.
-        report: the page on it.
-        checkpoint: what the training would go on from; to be removed once all is written.
-    """
-
-    packed: Packed
-    before: Score | None
-    after: Score | None
-    report: Report
-    checkpoint: Checkpoint
 
 
 def prepare(options: Options) -> Job:
@@ -124,6 +122,7 @@ def prepare(options: Options) -> Job:
     task = choose_task(options, manifest, loaded)
     check_task(task, loaded)
     parts = split(loaded, manifest)
+    champion = present(options.out)
     job = Job(
         options=options,
         base=base,
@@ -132,6 +131,8 @@ def prepare(options: Options) -> Job:
         emphasis=choose_emphasis(options, task, parts.train_on),
         architecture=choose_architecture(options, manifest),
         parts=parts,
+        rejected=load_rejected(options.datasets if options.rejected or champion else (), task),
+        champion=champion,
     )
     described(manifest_of(job, {}), {MODEL: b""})  # else nobody could open what is written
     return job
@@ -171,7 +172,10 @@ def fit(options: Options, reporter: Lines) -> Fitted:
         epochs=options.epochs,
         replay=options.replay if replay else 0.0,
     )
-    checkpoint = Checkpoint(identity(options, job.base, job.loaded, job.task), cache_folder())
+    refused = job.learn_from.digests if job.learn_from else ()
+    checkpoint = Checkpoint(
+        identity(options, job.base, job.loaded, job.task, refused), cache_folder()
+    )
     training = learn(
         job, student, schedule, replay=replay, checkpoint=checkpoint, reporter=reporter
     )
@@ -213,6 +217,7 @@ def learn(
         schedule,
         job.options.seed,
         replay=replay,
+        rejected=job.learn_from,
     )
     if checkpoint.restore(training):
         reporter.say(f"going on after epoch {len(training.history)} of a fit that was stopped")
@@ -251,6 +256,7 @@ def settings(job: Job, schedule: Schedule, manifest: Manifest) -> dict[str, obje
         "architecture": job.architecture,
         "images trained on": made["trained_on"],
         "images held out": made["held_out"],
+        "rejected images trained on": len(job.learn_from) if job.learn_from else 0,
         "characters": job.task.charset,
         "length": job.task.lengths,
         "case": job.task.case,
@@ -294,7 +300,13 @@ def measure(
         on="holdout" if held else None,
     )
     packed, manifest, after = finished.packed, finished.packed.manifest, finished.score
-    before = score_base(base, manifest, held) if base and held else None
+    read = readings(base, manifest, held.images) if base and held else None
+    before = score(read, held.labels) if read and held else None
+    comparison = (
+        judge(job.champion, manifest, packed.files[MODEL], held, job.compare_on)
+        if job.champion
+        else None
+    )
     doubt = after.calibration_warning if held else None
     few = f"{job.parts.reason.capitalize()}: nothing was held out, so nothing is measured."
     warning = job.parts.warning
@@ -321,40 +333,7 @@ def measure(
             settings=settings(job, schedule, manifest),
             versions=versions(),
         ),
+        job.champion,
+        comparison,
         checkpoint,
     )
-
-
-def score_base(base: Bundle, manifest: Manifest, held: Corpus) -> Score | None:
-    """The base on the holdout, told the charset and length; ``None`` if it cannot read those."""
-    length = manifest.length if manifest.length == manifest.min_length else None
-    logits = litert_logits(base.read(MODEL), held.images)
-    try:
-        readings = [decode_logits(row, base.manifest, manifest.charset, length) for row in logits]
-    except ValueError:
-        return None
-    return score(readings, held.labels)
-
-
-def summary(fitted: Fitted, folder: Path) -> str:
-    """The last lines of a fit."""
-    lines = list(fitted.packed.notes)
-    if fitted.after is None:
-        found = fitted.report.score
-        lines.append(
-            f"not measured: nothing was held out "
-            f"(reads {found.hits} of the {found.n} images that it was trained on)"
-        )
-    else:
-        low, high = fitted.after.interval
-        before = f"{fitted.before.exact_match:.4f}" if fitted.before else "nothing to compare with"
-        lines += [
-            f"before   {before}",
-            f"after    {fitted.after.exact_match:.4f} (95 %: {low:.4f} to {high:.4f}), "
-            f"exact match on {fitted.after.n} held out",
-            f"calibration error {fitted.after.calibration_error:.4f}, "
-            f"coverage at 99 % {fitted.after.coverage:.4f}",
-        ]
-        if doubt := fitted.after.calibration_warning:
-            lines.append(doubt)
-    return "\n".join([*lines, *fitted.packed.oversize(), f"written  {folder}"])

@@ -15,7 +15,8 @@ from scrapy_captcha.recognizer import softmax
 from trainer.augment import augment
 from trainer.conversion import exact_match, keras_logits
 from trainer.corpus import encode
-from trainer.losses import per_head_cross_entropy
+from trainer.losses import per_head_cross_entropy, rejected_guess_loss
+from trainer.sampling import passes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from trainer.corpus import Corpus, Task
     from trainer.plan import Emphasis, Schedule
+    from trainer.rejections import Rejected
 
 WEIGHT_DECAY = 1e-4
 WARMUP_STEPS = 20
@@ -99,8 +101,23 @@ class Learner:
         self._average = [tf.Variable(value, trainable=False) for value in self._live]
         self._compiled = tf.function(self._step, reduce_retracing=True)
 
-    def step(self, images: Any, classes: Any, rate: float, seed: tuple[int, int]) -> Any:
-        """Learn from one batch; the second part of ``seed`` is the number of the step."""
+    def step(
+        self,
+        images: Any,
+        classes: Any,
+        rate: float,
+        seed: tuple[int, int],
+        guesses: Any = None,
+    ) -> Any:
+        """Learn from one batch.
+
+        Args:
+            images: float16 of shape (n + m, 32, 90), the last m of them with rejected guesses.
+            classes: int32 of shape (n, heads).
+            rate: the learning rate.
+            seed: its second part is the number of the step.
+            guesses: int32 of shape (m, texts, heads), see `rejected_guess_loss`.
+        """
         self._optimizer.learning_rate.assign(rate)
         decay = min(AVERAGE_DECAY, (1 + seed[1]) / (10 + seed[1]))
         return self._compiled(
@@ -108,24 +125,35 @@ class Learner:
             tf.constant(classes),
             tf.constant(seed, tf.int32),
             tf.constant(decay, tf.float32),
+            None if guesses is None else tf.constant(guesses),
         )
 
-    def _step(self, images: Any, classes: Any, seed: Any, decay: Any) -> Any:
+    def _step(self, images: Any, classes: Any, seed: Any, decay: Any, guesses: Any) -> Any:
         pixels = augment(tf.cast(images, tf.float32)[..., None], seed)
         weights = self.model.trainable_variables
         with tf.GradientTape() as tape:
             logits = self.model(pixels, training=True)
+            count = tf.shape(classes)[0]
             loss = per_head_cross_entropy(
                 classes,
-                logits,
+                logits[:count],
                 self._emphasis.heads,
                 self._emphasis.label_smoothing,
                 self._emphasis.classes,
             )
+            if guesses is not None:
+                loss += self._emphasis.rejected * rejected_guess_loss(guesses, logits[count:])
         self._optimizer.apply(tape.gradient(loss, weights), weights)
         for average, value in zip(self._average, self._live, strict=True):
             average.assign_add((1.0 - decay) * (value - average))
         return loss
+
+    def restart(self) -> None:
+        """Forget all but the network's weights as they are now."""
+        for average, value in zip(self._average, self._live, strict=True):
+            average.assign(value)
+        for variable in self._optimizer.variables:
+            variable.assign(keras.ops.zeros_like(variable))
 
     def swap(self) -> None:
         """Exchange the weights with their average."""
@@ -155,6 +183,7 @@ class Training:
         schedule: how long and how fast.
         seed: the order of the images and their augmentation follow from it.
         replay: synthetic images that fill up each batch, as many as the schedule says.
+        rejected: images of which only wrong readings are known, some beside each batch.
     """
 
     def __init__(
@@ -166,6 +195,7 @@ class Training:
         seed: int,
         *,
         replay: Labelled | None = None,
+        rejected: Rejected | None = None,
     ) -> None:
         self.learner = learner
         self.history: list[Epoch] = []
@@ -174,11 +204,12 @@ class Training:
         self._schedule = schedule
         self._seed = seed
         self._replay = replay
+        self._rejected = rejected
+        self._order = passes(len(data.images), schedule.own, (seed,))
         self._step = 0
         self._elapsed = 0.0
         self._best: Epoch | None = None
         self._best_weights: list[NDArray[Any]] = []
-        self._order = (-1, np.zeros(0, np.int64))
 
     def run(self, reporter: Reporter, between: Callable[[], None] = lambda: None) -> None:
         """Train until the steps, the time or the patience are used up.
@@ -190,12 +221,7 @@ class Training:
         last = time.monotonic()
         losses: list[Any] = []
         while not self.finished:
-            batch = self._batch()
-            losses.append(
-                self.learner.step(
-                    batch.images, batch.classes, self._rate(), (self._seed, self._step)
-                )
-            )
+            losses.append(self._learn())
             self._step += 1
             now = time.monotonic()
             self._elapsed, last = self._elapsed + now - last, now
@@ -264,19 +290,24 @@ class Training:
         cosine = (1 + math.cos(math.pi * self._progress())) / 2
         return self._schedule.learning_rate * warm * max(FINAL_RATE, cosine)
 
-    def _batch(self) -> Labelled:
-        """The images of this step: the own ones each once a pass, in an order of its own."""
-        count, size = len(self._data.images), self._schedule.own
-        which, place = divmod(self._step, max(1, count // size))
-        if self._order[0] != which:
-            self._order = which, np.random.default_rng([self._seed, which]).permutation(count)
-        chosen = np.resize(self._order[1][place * size :], size)
+    def _learn(self) -> Any:
+        images, classes = self._batch()
+        place = self._seed, self._step
+        if self._rejected is None:
+            return self.learner.step(images, classes, self._rate(), place)
+        more, guesses = self._rejected.draw(place)
+        images = np.concatenate([images, more])
+        return self.learner.step(images, classes, self._rate(), place, guesses)
+
+    def _batch(self) -> tuple[NDArray[np.float16], NDArray[np.int32]]:
+        """The images of this step and their classes."""
+        chosen = self._order(self._step)
         images, classes = self._data.images[chosen], self._data.classes[chosen]
         if self._replay is None or not self._schedule.replayed:
-            return Labelled(images, classes)
+            return images, classes
         rng = np.random.default_rng([self._seed, self._step, self._schedule.replayed])
         drawn = rng.integers(len(self._replay.images), size=self._schedule.replayed)
-        return Labelled(
+        return (
             np.concatenate([images, self._replay.images[drawn]]),
             np.concatenate([classes, self._replay.classes[drawn]]),
         )

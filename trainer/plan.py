@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import shutil
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,13 +14,13 @@ from scrapy_captcha.bundle import MAX_CHARSET, MAX_HEADS
 from scrapy_captcha.errors import BundleError, DatasetError
 from scrapy_captcha.versions import check_place
 from trainer.corpus import Task, check_labels, encode, fold_case, name_some
-from trainer.finish import SEEN, versions
+from trainer.finish import SEEN
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from scrapy_captcha.bundle import Bundle, Manifest
+    from scrapy_captcha.bundle import Manifest
     from trainer.corpus import Corpus, Sample
 
 #: Fewer labels than this are all trained on, for a fixed time.
@@ -59,6 +58,7 @@ class Options:
             ones, ``None`` for all the same.
         label_smoothing: share of a label that is spread over all classes.
         replay: share of a batch that is synthetic.
+        rejected: weight of the loss of rejected guesses.
         report: where the page on the fit goes; ``None`` for nowhere.
     """
 
@@ -75,6 +75,7 @@ class Options:
     class_weights: Mapping[str, float] | str | None = None
     label_smoothing: float = LABEL_SMOOTHING
     replay: float = 0.0
+    rejected: float = 0.0
     report: Path | None = None
 
 
@@ -86,11 +87,13 @@ class Emphasis:
         heads: one weight a position.
         classes: one weight a class, of mean one over the labels; ``None`` for all the same.
         label_smoothing: share of a label that is spread over all classes.
+        rejected: weight of the loss of rejected guesses.
     """
 
     heads: tuple[float, ...]
     classes: tuple[float, ...] | None = None
     label_smoothing: float = 0.0
+    rejected: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -211,7 +214,7 @@ def choose_emphasis(options: Options, task: Task, train_on: Corpus) -> Emphasis:
             f"expected {task.length} head weights, one a character, got {len(heads)}"
         )
     if options.class_weights is None:
-        return Emphasis(heads, None, options.label_smoothing)
+        return Emphasis(heads, None, options.label_smoothing, options.rejected)
     counts = np.bincount(encode(train_on.labels, task).ravel(), minlength=task.classes)
     if isinstance(options.class_weights, str):
         fair = counts.sum() / max(1, np.count_nonzero(counts))
@@ -226,7 +229,8 @@ def choose_emphasis(options: Options, task: Task, train_on: Corpus) -> Emphasis:
         blank = [1.0] * (task.classes - len(task.charset))
         weights = np.array([asked.get(c, 1.0) for c in task.charset] + blank)
     weights = weights * counts.sum() / (weights * counts).sum()
-    return Emphasis(heads, tuple(round(float(w), 4) for w in weights), options.label_smoothing)
+    classes = tuple(round(float(w), 4) for w in weights)
+    return Emphasis(heads, classes, options.label_smoothing, options.rejected)
 
 
 def choose_architecture(options: Options, base: Manifest | None) -> str:
@@ -262,7 +266,7 @@ class Split:
     @property
     def marks(self) -> list[str]:
         """What a manifest keeps of the unfit ones, for the fits that start from it."""
-        return [_mark(sample) for sample in self.unfit.samples]
+        return [mark(sample) for sample in self.unfit.samples]
 
     @property
     def reason(self) -> str:
@@ -283,19 +287,25 @@ class Split:
         )
 
 
-def _mark(sample: Sample) -> str:
+def mark(sample: Sample) -> str:
+    """What a manifest remembers an image by."""
     return sample.digest[:16]
 
 
-def split(loaded: Corpus, base: Manifest | None = None) -> Split:
+def split(loaded: Corpus, base: Manifest | None = None, more: Iterable[str] = ()) -> Split:
     """Choose the holdout, if there are labels enough for one.
 
     Nothing that the base was trained on is in it: it would look better than it is, beside the new
     model and in its confidence.
+
+    Args:
+        loaded: the images.
+        base: what the network started from.
+        more: marks of what it has learnt from since.
     """
     belongs = loaded.held_out()
-    seen = set(base.provenance.get(SEEN, ())) if base else set()
-    known = np.array([_mark(sample) in seen for sample in loaded.samples], bool) & belongs
+    seen = {*more, *(base.provenance.get(SEEN, ()) if base else ())}
+    known = np.array([mark(sample) in seen for sample in loaded.samples], bool) & belongs
     held = belongs & ~known
     if len(held) < HOLDOUT_FROM or held.sum() < MIN_HOLDOUT:
         held = np.zeros_like(held)
@@ -364,17 +374,3 @@ def remaining(options: Options, spent: float) -> float:
     """Seconds that training may take, at least a tenth of what was asked for."""
     seconds = options.minutes * 60
     return max(seconds - spent - RESERVED, seconds / 10)
-
-
-def identity(options: Options, base: Bundle | None, loaded: Corpus, task: Task) -> dict[str, Any]:
-    """What two runs must have in common for the second to go on where the first was stopped."""
-    images = hashlib.sha256()
-    for sample in loaded.samples:
-        images.update(f"{sample.digest} {sample.label}\n".encode())
-    return {
-        "options": {**asdict(options), "out": str(options.out.resolve()), "report": None},
-        "base": base.hash if base else None,
-        "images": images.hexdigest(),
-        "task": asdict(task),
-        "versions": versions(),
-    }
