@@ -1,6 +1,7 @@
 """Small charts as inline SVG: text stays text, in any script, and nothing needs to be installed.
 
-Colours are left to the page's CSS, by class: ``grid``, ``axis``, ``ideal``, ``s0``, ``s1``, ...
+Colours are left to the page's CSS, by class: ``grid``, ``axis``, ``ideal``, ``mark``, ``band``, and
+``s0``, ``s1``, ... for the lines.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from html import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 WIDTH, HEIGHT = 440, 270
 LEFT, RIGHT, TOP, BOTTOM = 56, 14, 14, 44
+#: Pixels between the two lines below a tick, and of a letter at most.
+NOTE, LETTER = 14, 7
 #: About so many labels stand along an axis.
 TICKS = 5
 #: Pixels of a matrix, of the smallest and largest cell in it, and of its margin for names.
@@ -30,20 +33,26 @@ class Series:
     :param name: for the legend
     :param points: x and y, in the order of x
     :param sizes: the radius of a dot at each point; without it there are no dots
+    :param band: what lies around the line: x, and from where to where
     """
 
     name: str
     points: Sequence[Point]
     sizes: Sequence[float] = ()
+    band: Sequence[tuple[float, float, float]] = ()
 
 
 @dataclass(frozen=True)
 class Axis:
-    """What an axis is called and where it begins and ends."""
+    """What an axis is called and where it begins and ends.
+
+    :param note: what stands below a tick's number, if it is an x axis
+    """
 
     name: str
     low: float
     high: float
+    note: Callable[[float], str] | None = None
 
     def place(self, value: float, start: float, end: float) -> float:
         """Where a value is between two pixels."""
@@ -59,6 +68,20 @@ class Axis:
         return [round(i * step, 10) for i in range(first, last + 1)]
 
 
+@dataclass(frozen=True)
+class Mark:
+    """A line across the chart where something happened.
+
+    :param at: where on the x axis
+    :param name: short; left out where there is no room for it
+    :param title: what it says in full
+    """
+
+    at: float
+    name: str
+    title: str
+
+
 def around(name: str, values: Sequence[float], floor: float | None = None) -> Axis:
     """An axis that holds some values.
 
@@ -72,26 +95,39 @@ def around(name: str, values: Sequence[float], floor: float | None = None) -> Ax
     return Axis(name, low, high if high > low else low + 1.0)
 
 
-def chart(x: Axis, y: Axis, series: Sequence[Series], *, diagonal: bool = False) -> str:
+def chart(
+    x: Axis,
+    y: Axis,
+    series: Sequence[Series],
+    *,
+    diagonal: bool = False,
+    marks: Sequence[Mark] = (),
+    width: int = WIDTH,
+) -> str:
     """Lines over an x axis.
 
     :param x: the axis below
     :param y: the axis at the left; what lies outside is cut off
     :param series: the lines, named in a legend if there are several
     :param diagonal: whether a line shows where both axes agree
+    :param marks: lines across it, in the order of x
+    :param width: of the picture, in pixels
     """
-    left, right, top, bottom = LEFT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM
+    height = HEIGHT + (NOTE if x.note else 0)
+    left, right, top, bottom = LEFT, width - RIGHT, TOP, HEIGHT - BOTTOM
     parts = []
     for value in x.ticks():
         at = x.place(value, left, right)
         parts.append(f'<line class="grid" x1="{at}" y1="{top}" x2="{at}" y2="{bottom}"/>')
         parts.append(_text(at, bottom + 16, f"{value:g}", "middle"))
+        if x.note:
+            parts.append(_text(at, bottom + 16 + NOTE, x.note(value), "middle"))
     for value in y.ticks():
         at = y.place(value, bottom, top)
         parts.append(f'<line class="grid" x1="{left}" y1="{at}" x2="{right}" y2="{at}"/>')
         parts.append(_text(left - 6, at + 4, f"{value:g}", "end"))
     parts.append(f'<path class="axis" d="M{left},{top}V{bottom}H{right}"/>')
-    parts.append(_text((left + right) / 2, HEIGHT - 8, x.name, "middle"))
+    parts.append(_text((left + right) / 2, height - 8, x.name, "middle"))
     middle = (top + bottom) / 2
     parts.append(
         f'<text transform="rotate(-90)" x="{-middle}" y="12" text-anchor="middle">'
@@ -101,7 +137,13 @@ def chart(x: Axis, y: Axis, series: Sequence[Series], *, diagonal: bool = False)
         low, high = max(x.low, y.low), min(x.high, y.high)
         ends = [(x.place(value, left, right), y.place(value, bottom, top)) for value in (low, high)]
         parts.append(f'<path class="ideal" d="{_path(ends)}"/>')
+    parts += _marks(marks, x, (left, right), (top, bottom))
     for number, line in enumerate(series):
+        if line.band:
+            around_it = [(a, b) for a, b, _ in line.band]
+            around_it += [(a, b) for a, _, b in reversed(line.band)]
+            ring = [(x.place(a, left, right), y.place(b, bottom, top)) for a, b in around_it]
+            parts.append(f'<path class="band" d="{_path(ring)}Z"/>')
         parts += _line(
             line,
             number,
@@ -111,9 +153,27 @@ def chart(x: Axis, y: Axis, series: Sequence[Series], *, diagonal: bool = False)
                 if math.isfinite(b)
             ],
         )
-    return _svg(WIDTH, HEIGHT, parts, f"{y.name} over {x.name}") + (
+    return _svg(width, height, parts, f"{y.name} over {x.name}") + (
         _legend(series) if len(series) > 1 else ""
     )
+
+
+def _marks(
+    marks: Sequence[Mark], x: Axis, across: tuple[int, int], down: tuple[int, int]
+) -> list[str]:
+    parts = []
+    free = -math.inf
+    for mark in marks:
+        at = x.place(mark.at, *across)
+        parts.append(
+            f'<g class="mark"><title>{escape(mark.title)}</title>'
+            f'<path d="M{at},{down[0]}V{down[1]}"/>'
+        )
+        if at >= free:
+            parts.append(_text(at + 4, down[0] + 10, mark.name, "start"))
+            free = at + 12 + LETTER * len(mark.name)
+        parts.append("</g>")
+    return parts
 
 
 def _line(line: Series, number: int, places: Sequence[Point]) -> list[str]:

@@ -22,6 +22,11 @@ class Drift:
     ``r = sqrt(2 (log L(two shares) - log L(one)))``, a lower present share and ``r >= CLEAR`` is a
     clear fall. As the past is its best stretch and not its mean, a site that has been learnt while
     it was crawled is measured by what it had come to, and a slow decline shows too.
+
+    In 10,000 answers that are all accepted with one and the same probability, between 5 % and 99 %,
+    a warning comes in at most 2 % of crawls (1,000 simulated for each of nine probabilities). After
+    a fall from 90 % to 70 % it comes within 97 answers in half of them and within 270 in 95 %; from
+    90 % to 50 % within 48 and 67. ``python benchmarks/drift.py`` has more.
     """
 
     def __init__(self) -> None:
@@ -66,7 +71,7 @@ class Drift:
 
     def describe(self) -> str:
         """The present and the past, as a part of a sentence."""
-        was = "" if self.best is None else f", after {self.best:.0%} of {self._best[1]} before"
+        was = "" if self.best is None else f", {self.best:.0%} of the best {self._best[1]} before"
         return f"{self.share or 0:.0%} of the last {len(self._recent)} answers were accepted{was}"
 
     def _leave(self, accepted: bool) -> None:

@@ -87,7 +87,12 @@ def split_name(path: Path) -> tuple[str, str]:
 
     Files of the plain format, ``LABEL.png`` and ``LABEL_x.png``, have none.
     """
-    label, _, rest = path.stem.partition("_")
+    return split_stem(path.stem)
+
+
+def split_stem(stem: str) -> tuple[str, str]:
+    """The same of a file's name without its extension."""
+    label, _, rest = stem.partition("_")
     return label, rest if DIGEST.fullmatch(rest) else ""
 
 

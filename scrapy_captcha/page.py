@@ -124,6 +124,7 @@ svg{max-width:100%;height:auto}
 svg text{font-size:11px;fill:var(--soft)}
 svg path{fill:none}svg .grid{stroke:var(--rule)}svg .axis{stroke:var(--soft)}
 svg .ideal{stroke:var(--soft);stroke-dasharray:4 4}
+svg .mark path{stroke:var(--b);stroke-dasharray:2 3}svg .band{fill:var(--a);fill-opacity:.15}
 svg path.s0{stroke:var(--a);stroke-width:2}svg path.s1{stroke:var(--b);stroke-width:2}
 circle.s0{fill:var(--a)}circle.s1{fill:var(--b)}i.s0{background:var(--a)}i.s1{background:var(--b)}
 """.replace("\n", "")

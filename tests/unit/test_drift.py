@@ -33,7 +33,7 @@ def test_a_fall_is_said_once_with_what_it_was_and_what_it_is():
     assert feed(drift, 1.0, 1000) == []
     warning, *more = feed(drift, 0.0, 1000)
     assert more == []
-    assert "after 100% of 300 before" in warning
+    assert "100% of the best 300 before" in warning
     assert "of the last 100 answers were accepted" in warning
     assert drift.fallen
     assert drift.describe().startswith("0% of the last 100")
