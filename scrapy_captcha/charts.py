@@ -170,7 +170,7 @@ def _marks(
             f'<path d="M{at},{down[0]}V{down[1]}"/>'
         )
         if at >= free:
-            parts.append(_text(at + 4, down[0] + 10, mark.name, "start"))
+            parts.append(_text(at + 4, down[1] - 6, mark.name, "start"))
             free = at + 12 + LETTER * len(mark.name)
         parts.append("</g>")
     return parts
