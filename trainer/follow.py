@@ -14,6 +14,8 @@ import queue
 import signal
 import sys
 import threading
+from contextlib import suppress
+from pathlib import Path
 from typing import IO, Any
 
 from scrapy_captcha.errors import CaptchaError
@@ -43,8 +45,7 @@ def follow(base: str | None, rejected: float) -> int:
     answers = take_output()
     if not sys.stdin.isatty():
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a crawl's Ctrl-C is the crawl's
-    if hasattr(os, "nice"):
-        os.nice(NICENESS)
+    give_way()
     logging.getLogger("trainer").setLevel(logging.INFO)
     requests: queue.SimpleQueue[str] = queue.SimpleQueue()
     whole = threading.Lock()
@@ -57,7 +58,7 @@ def follow(base: str | None, rejected: float) -> int:
     if base is not None:
         try:
             rounds.warm_up(base)
-        except CaptchaError as e:  # whoever asks for it will be told
+        except (CaptchaError, OSError) as e:  # whoever asks for it will be told
             logger.warning("%s", e)
     while True:
         line = requests.get()
@@ -74,6 +75,18 @@ def follow(base: str | None, rejected: float) -> int:
         else:
             continue
         answer(answers, {"event": "failed", "error": " ".join(failed.split())})
+
+
+def give_way() -> None:
+    """Have whatever else wants to run come first, where the system has a way to."""
+    if hasattr(os, "nice"):
+        os.nice(NICENESS)
+    with suppress(OSError, ValueError, AttributeError):
+        # Linux weighs sessions first, and nice values only within each of them
+        group = Path("/proc/self/autogroup")
+        already = int(group.read_text(encoding="ascii").split()[-1])
+        if os.getsid(0) == os.getpid() and already < NICENESS:
+            group.write_text(f"{NICENESS}", encoding="ascii")
 
 
 def take_output() -> IO[str]:
