@@ -27,6 +27,7 @@ from scrapy_captcha.naming import (
     REJECTED_FOLDER,
     split_stem,
 )
+from scrapy_captcha.verify import is_site
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -144,9 +145,9 @@ def site_folders(root: Path) -> list[Path]:
         known = "no such dataset folder" if not root.exists() else "not a folder"
         raise DatasetError(errno.ENOTDIR if root.exists() else errno.ENOENT, known, str(root))
     with explained(root):
-        if _is_site(root):
+        if is_site(root):
             return [root]
-        found = [path for name in names_in(root) if _is_site(path := root / name)]
+        found = [path for name in names_in(root) if is_site(path := root / name)]
     if not found:
         raise DatasetError(
             errno.ENOENT,
@@ -196,11 +197,6 @@ def look_at(site_dir: Path) -> tuple[History, Answers]:
         unreadable=tuple(unreadable),
     )
     return history, answers
-
-
-def _is_site(folder: Path) -> bool:
-    names = (CONFIRMED_FOLDER, REJECTED_FOLDER, ATTEMPTS_FOLDER)
-    return any((folder / name).is_dir() for name in names)
 
 
 def _stretch(answers: Answers, which: slice | np.ndarray) -> Stretch | None:

@@ -89,7 +89,7 @@ def verify(root: Path) -> Report:
         raise DatasetError(errno.ENOENT, "no such dataset folder", str(root))
     report = Report()
     with explained(root):
-        for site_dir in [root] if _is_site(root) else sorted(filter(_is_site, root.iterdir())):
+        for site_dir in [root] if is_site(root) else sorted(filter(is_site, root.iterdir())):
             report.sites += 1
             _check_site(site_dir, report)
     if not report.sites:
@@ -97,7 +97,8 @@ def verify(root: Path) -> Report:
     return report
 
 
-def _is_site(folder: Path) -> bool:
+def is_site(folder: Path) -> bool:
+    """Whether a folder is one site's part of a dataset."""
     names = (CONFIRMED_FOLDER, REJECTED_FOLDER, ATTEMPTS_FOLDER)
     return any((folder / name).is_dir() for name in names)
 
