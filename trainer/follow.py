@@ -7,6 +7,7 @@ alone; whatever else is printed goes to standard error.
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -53,6 +54,7 @@ def follow(base: str | None, rejected: float) -> int:
     import_tensorflow()
     from trainer.rounds import Request, Rounds  # noqa: PLC0415
 
+    gc.freeze()  # what was imported stays: later collections need not look at it
     rounds = Rounds(rejected, whole)
     answer(answers, {"event": "ready"})
     if base is not None:
@@ -61,6 +63,7 @@ def follow(base: str | None, rejected: float) -> int:
         except (CaptchaError, OSError) as e:  # whoever asks for it will be told
             logger.warning("%s", e)
     while True:
+        gc.collect()  # a conversion leaves a graph of some 30 MB, in a circle
         line = requests.get()
         try:
             answer(answers, rounds.train(Request.parse(line)))
