@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from scrapy_captcha.attempts import Attempt
 
 _CODES = (ACCEPTED, REJECTED, QUARANTINED, CANARY_ACCEPTED, CANARY_REJECTED, IMPROBABLE)
+#: The last second that a time can have.
+_LATEST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()
 
 
 @dataclass(frozen=True)
@@ -171,9 +173,10 @@ def _seconds(time: str) -> float:
     """Seconds since 1970; 0 for what is no time."""
     try:
         moment = datetime.fromisoformat(time)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         return 0.0
+    return min(seconds, _LATEST)
 
 
 def _renumbered(models: np.ndarray, names: list[str]) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from scrapy_captcha.commands.stats_page import to_html
 from scrapy_captcha.commands.stats_text import to_json, to_text
+from scrapy_captcha.errors import DatasetError
 from scrapy_captcha.history import look_at, site_folders
 from scrapy_captcha.page import check_place, write
 from scrapy_captcha.uncertain import candidates
@@ -52,7 +53,12 @@ def run(opts: argparse.Namespace, settings: Settings, process: CrawlerProcessBas
     """Look at each site; what cannot be read goes to stderr."""
     if opts.html is not None:
         check_place(opts.html)
-    sites = [look_at(folder) for folder in site_folders(opts.dataset)]
+    sites, unreadable = [], []
+    for folder in site_folders(opts.dataset):
+        try:
+            sites.append(look_at(folder))
+        except DatasetError as e:
+            unreadable.append(str(e))
     histories = [history for history, _ in sites]
     if opts.html is not None:
         write(opts.html, to_html(opts.dataset, histories))
@@ -62,7 +68,7 @@ def run(opts: argparse.Namespace, settings: Settings, process: CrawlerProcessBas
         _say(json.dumps(to_json(opts.dataset, histories), indent=1), "strict")
     else:
         _say(to_text(histories), "replace")
-    unreadable = [name for history in histories for name in history.unreadable]
+    unreadable += [name for history in histories for name in history.unreadable]
     for name in unreadable:
         print(f"cannot be read: {name}", file=sys.stderr)
     return 1 if unreadable else 0

@@ -56,7 +56,7 @@ def plot(history: History) -> str:
             )
         ],
         marks=[
-            Mark(use.first, use.model[:8], f"{model_name(use)}, first used {at(use.first)}")
+            Mark(use.first, shown(use.model[:8]), f"{model_name(use)}, first used {at(use.first)}")
             for use in history.models
         ],
         width=WIDTH,

@@ -75,7 +75,7 @@ def conflicts(history: History) -> list[str]:
 
 def model_name(use: ModelUse) -> str:
     """A model's hash, and whether crawls read with it now."""
-    return use.model + (" (current)" if use.current else "")
+    return shown(use.model) + (" (current)" if use.current else "")
 
 
 def shown(text: str) -> str:
@@ -112,7 +112,7 @@ def _details(history: History) -> Iterator[str]:
     yield ""
     head = ("model", "first used", "answers", "accepted", "share", "95 %")
     rows = [
-        (shown(model_name(use)), minute(use.answers.since), *_stretch_row(use.answers)[2:])
+        (model_name(use), minute(use.answers.since), *_stretch_row(use.answers)[2:])
         for use in history.models[-MODELS:]
     ]
     yield _aligned([head, *rows], "  ")

@@ -6,11 +6,12 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from datetime import timedelta
 from subprocess import CompletedProcess
 from typing import TYPE_CHECKING
 
 import pytest
-from history import Written
+from history import START, Written
 from scrapy.settings import Settings
 
 from scrapy_captcha.commands import stats as command
@@ -159,6 +160,22 @@ def test_damaged_files_cost_what_they_hold_and_no_more(stats: Run, tmp_path):
     assert all(line.startswith("cannot be read: captchas") for line in said)
 
 
+def test_a_site_that_cannot_be_read_does_not_hide_the_others(stats: Run, tmp_path):
+    shop = Written(tmp_path / "captchas")
+    shop.add(accepted=True, time="9999-12-31T23:59:59-23:59")
+    broken = Written(tmp_path / "captchas", "broken.example")
+    (broken.folder / "confirmed").rmdir()
+    (broken.folder / "confirmed").write_text("no folder")
+
+    done = stats("captchas", "--json")
+
+    assert done.returncode == 1
+    (site,) = json.loads(done.stdout)["sites"]
+    assert (site["site"], site["answers"]["judged"]) == ("shop.example", 1)
+    assert done.stderr.startswith("cannot be read: ")
+    assert "broken.example/confirmed" in done.stderr
+
+
 def test_what_is_uncertain_is_listed_best_first(stats: Run, tmp_path):
     shop = Written(tmp_path / "captchas")
     old = {"model": "1" * 16}
@@ -236,3 +253,40 @@ def test_a_page_that_cannot_be_written_is_said_before_anything_is_read(stats: Ru
     assert done.returncode == 1
     assert "expected a file in a writable folder" in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
+def test_a_hundred_thousand_answers_take_little_memory(tmp_path):
+    shop = Written(tmp_path / "captchas")
+    with shop.attempts.open("w") as file:
+        for i in range(100_000):
+            attempt = {
+                "schema": 1,
+                "time": (START + timedelta(seconds=i)).isoformat(),
+                "site": shop.key,
+                "image": f"{i:064d}"[::-1],
+                "guess": f"{i:06}",
+                "confidence": 0.5,
+                "model": f"{i // 30_000:016x}",
+                "verdict": "accepted" if i % 3 else "rejected",
+            }
+            file.write(json.dumps(attempt) + "\n")
+            name = attempt["image"][:16]
+            name = f"confirmed/{i:06}_{name}" if i % 3 else f"rejected/{name}"
+            (shop.folder / f"{name}.png").touch()
+    code = (
+        "import json, pathlib, scrapy_captcha.commands.stats as command;"
+        "from scrapy_captcha.history import look_at;"
+        "peak = lambda: int(pathlib.Path('/proc/self/status').read_text()"
+        ".split('VmHWM:')[1].split()[0]);"
+        "before = peak();"
+        "history, _ = look_at(pathlib.Path('captchas/shop.example'));"
+        "print(json.dumps([history.total.judged, peak() - before]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    judged, kilobytes = json.loads(done.stdout)
+    assert judged == 100_000
+    assert kilobytes < 100_000
