@@ -34,6 +34,8 @@ THRESHOLD_AFTER = 100
 #: Without ``min_confidence``: answers of this crawl that a site must have judged before readings
 #: are passed over, how many of the last are looked at, and how many images are passed over in a row
 JUDGED_BEFORE, JUDGED_LATELY, PASSED_OVER = 20, 100, 2
+#: The share of canaries among the answers of a crawl that retrains, unless a rule says otherwise.
+CANARY_RATE = 0.02
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ class SiteRule:
     image_hosts: frozenset[str] = frozenset()
     obey_robotstxt: bool = True
     dataset: str | None = None
+    canary_rate: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,7 @@ class Settings:
     :param timeout: seconds for one solve
     :param breaker: failed solves in a row after which a site's breaker opens
     :param dataset: folder, or ``None`` to keep nothing
+    :param retrain_after: newly confirmed images of a site after which it is trained on
     """
 
     sites: Mapping[str, SiteRule]
@@ -99,6 +103,7 @@ class Settings:
     timeout: float = 60.0
     breaker: int = 8
     close_spider: bool = False
+    retrain_after: int | None = None
 
     @classmethod
     def from_settings(cls, settings: BaseSettings) -> Settings:
@@ -114,6 +119,13 @@ class Settings:
                 read[key] = _checked(name, settings[name], check)
         sites = _checked("CAPTCHA_SITES", settings.get("CAPTCHA_SITES"), _sites)
         defaults = {key: read[key] for key in _DEFAULTS_FOR_RULES if key in read}
+        if read.get("retrain_after") is not None:
+            if read.get("dataset", cls.dataset) is None:
+                raise ConfigError(
+                    "CAPTCHA_RETRAIN_AFTER: there is nothing to train on with CAPTCHA_DATASET = "
+                    "None; name a folder there, or drop CAPTCHA_RETRAIN_AFTER"
+                )
+            defaults["canary_rate"] = CANARY_RATE
         rules = {}
         for key, rule in sites.items():
             site = _site_key(key)
@@ -306,6 +318,13 @@ def _confidence(value: Any) -> float | None:
     return None if value is None else float(_confidence_given(value))
 
 
+_new_images = _number(int, 1, 10**6, "a whole number of at least 1, or None")
+
+
+def _images(value: Any) -> int | None:
+    return None if value is None else int(_new_images(value))
+
+
 _DEFAULTS_FOR_RULES = ("max_attempts", "min_confidence")
 _SETTINGS: dict[str, Callable[[Any], Any]] = {
     "model": _text,
@@ -315,6 +334,7 @@ _SETTINGS: dict[str, Callable[[Any], Any]] = {
     "timeout": _number(float, 1, 86400, "a number of seconds from 1 to 86400"),
     "breaker": _number(int, 1, 10**6, "a whole number of at least 1"),
     "close_spider": _flag,
+    "retrain_after": _images,
 }
 _RULE: dict[str, Callable[[Any], Any]] = {
     "detect": _css,
@@ -336,4 +356,5 @@ _RULE: dict[str, Callable[[Any], Any]] = {
     "image_hosts": _hosts,
     "obey_robotstxt": _flag,
     "dataset": _subfolder,
+    "canary_rate": _number(float, 0, 0.5, "a number from 0 to 0.5"),
 }

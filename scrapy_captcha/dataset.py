@@ -59,11 +59,13 @@ class StoreResult:
     :param new: no file held this image under this label (or at all, if rejected) before
     :param path: the file that holds it
     :param conflict: the image is confirmed under another label as well
+    :param counts: the site's word for it is taken, which it is not in quarantine
     """
 
     new: bool
     path: Path
     conflict: bool
+    counts: bool = True
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,7 @@ class SiteDataset:
         with explained(self.path / ATTEMPTS_FOLDER):
             labels = self._journal().add(attempt)
         conflict = verdict == ACCEPTED and any(label != encode_label(guess) for label in labels)
-        return StoreResult(new, path, conflict)
+        return StoreResult(new, path, conflict, verdict != QUARANTINED)
 
     @property
     def quarantined(self) -> bool:

@@ -23,12 +23,11 @@ from scrapy_captcha.breaker import Breaker
 from scrapy_captcha.challenge import find
 from scrapy_captcha.client import MARK, Client, Visit, proxy_of
 from scrapy_captcha.config import Settings
-from scrapy_captcha.dataset import Dataset
 from scrapy_captcha.errors import AttemptFailed, CaptchaUnsolved
-from scrapy_captcha.models import Readers
+from scrapy_captcha.learning import Learning
 from scrapy_captcha.parking import Parking
 from scrapy_captcha.session import Session, Turn, Want
-from scrapy_captcha.solver import Site, Solver, Stopping
+from scrapy_captcha.solver import Solver, Stopping
 from scrapy_captcha.tasks import QueryForm, Wall
 
 if TYPE_CHECKING:
@@ -70,20 +69,9 @@ class CaptchaMiddleware:
         assert crawler.stats is not None
         self._counters = stats.Counters(crawler.stats)
         self._client = Client(crawler)
-        self._solver = Solver(crawler, self._counters, self._client, self._stopping)
-        readers = Readers(self._settings)
-        self._dataset = dataset = (
-            Dataset(self._settings.dataset) if self._settings.dataset else None
-        )
-        self._sites = {
-            key: Site(
-                rule,
-                readers.for_rule(rule),
-                dataset.site(key, folder=rule.dataset) if dataset else None,
-            )
-            for key, rule in self._settings.sites.items()
-        }
-        self._breakers = {key: Breaker(self._settings.breaker) for key in self._sites}
+        self._learning = Learning(crawler, self._settings, self._counters)
+        self._solver = Solver(crawler, self._counters, self._client, self._learning, self._stopping)
+        self._breakers = {key: Breaker(self._settings.breaker) for key in self._settings.sites}
         self._sessions: dict[tuple[str, Any, str], Session] = {}
         self._tickets: WeakKeyDictionary[Request, _Ticket] = WeakKeyDictionary()
         self._handed_back: WeakSet[Request] = WeakSet()
@@ -106,8 +94,9 @@ class CaptchaMiddleware:
         connect(middleware.spider_closed, signal=scrapy_signals.spider_closed)
         return middleware
 
-    def spider_opened(self) -> None:
-        """Begin to look after waiting requests."""
+    async def spider_opened(self) -> None:
+        """Go on from what is stored, and begin to look after waiting requests."""
+        await self._learning.opened()
         self._tick.start(TICK_SECONDS, now=False)
 
     def spider_idle(self) -> None:
@@ -115,12 +104,11 @@ class CaptchaMiddleware:
         if self._parking.parked:
             raise DontCloseSpider
 
-    def spider_closed(self) -> None:
-        """Stop looking after waiting requests, and close the attempts files."""
+    async def spider_closed(self) -> None:
+        """Stop looking after waiting requests, and end what runs and is open."""
         if self._tick.running:
             self._tick.stop()
-        if self._dataset is not None:
-            self._dataset.close()
+        await self._learning.closed()
 
     # -- the flow
 
@@ -274,7 +262,7 @@ class CaptchaMiddleware:
         if breaker.is_open:
             raise self._unsolved(request, rule, CaptchaUnsolved("breaker_open", rule.site))
         try:
-            page = await self._solver.solve(self._sites[rule.site], task)
+            page = await self._solver.solve(self._learning.sites[rule.site], task)
         except Stopping:
             return None
         except Exception as e:
@@ -376,6 +364,7 @@ class CaptchaMiddleware:
         )
 
     def _look_after(self) -> None:
+        self._learning.tick()
         engine = self._crawler.engine
         assert engine is not None
         for request, ticket in list(self._tickets.items()):

@@ -6,8 +6,7 @@ What differs between a wall and a query form stands in :mod:`scrapy_captcha.task
 from __future__ import annotations
 
 import logging
-from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin
@@ -18,20 +17,22 @@ from scrapy_captcha import forms, signals, stats
 from scrapy_captcha.address import check_form
 from scrapy_captcha.attempts import ACCEPTED, REJECTED
 from scrapy_captcha.challenge import Challenge
-from scrapy_captcha.config import JUDGED_BEFORE, JUDGED_LATELY, PASSED_OVER, THRESHOLD_AFTER
+from scrapy_captcha.config import PASSED_OVER, THRESHOLD_AFTER
 from scrapy_captcha.errors import AttemptFailed, CaptchaUnsolved, DatasetError, ImageError
+from scrapy_captcha.learning import Reading
 from scrapy_captcha.tasks import Judgement
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from scrapy.crawler import Crawler
     from scrapy.http import Response
 
     from scrapy_captcha.client import Client, Visit
     from scrapy_captcha.config import SiteRule
-    from scrapy_captcha.dataset import SiteDataset
-    from scrapy_captcha.recognizer import Reader, Recognition
+    from scrapy_captcha.learning import Learning
+    from scrapy_captcha.recognizer import Recognition
+    from scrapy_captcha.site import Site
     from scrapy_captcha.tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -41,47 +42,6 @@ IMAGES_PER_ATTEMPT = 3
 
 class Stopping(Exception):  # noqa: N818 - not an error
     """The spider is closing; the request should go back where it came from."""
-
-
-@dataclass
-class Site:
-    """What is known of a site in this crawl, by all of its sessions.
-
-    :param dataset: where its attempts go; ``None`` keeps nothing
-    :param attempts: judged ones, those of earlier crawls included; ``None`` before they are counted
-    :param lately: of the last answers of this crawl, whether they were accepted, and their images
-    """
-
-    rule: SiteRule
-    reader: Reader
-    dataset: SiteDataset | None
-    attempts: int | None = None
-    lately: deque[tuple[bool, int]] = field(default_factory=lambda: deque(maxlen=JUDGED_LATELY))
-
-    def judged(self, accepted: bool, images: int = 1) -> None:
-        """An answer was judged in this crawl, for which so many images were fetched."""
-        self.lately.append((accepted, images))
-        if self.attempts is not None:
-            self.attempts += 1
-
-    @property
-    def worth_submitting(self) -> float:
-        """The least confidence that an answer is worth a request with: right ones per request.
-
-        Whoever passes an image over must have that many requests' worth of a better one.
-        """
-        if len(self.lately) < JUDGED_BEFORE:
-            return 0.0
-        right = sum(accepted for accepted, _ in self.lately)
-        return right / sum(1 + images for _, images in self.lately)
-
-    async def count_attempts(self) -> int:
-        """How many answers the site has judged."""
-        if self.attempts is None:
-            self.attempts = 0
-            if self.dataset is not None:
-                self.attempts += await run_in_thread(self.dataset.count_attempts)
-        return self.attempts
 
 
 @dataclass
@@ -115,11 +75,13 @@ class Solver:
         crawler: Crawler,
         counters: stats.Counters,
         client: Client,
+        learning: Learning,
         stopping: Callable[[], bool],
     ) -> None:
         self._crawler = crawler
         self._counters = counters
         self._client = client
+        self._learning = learning
         self._stopping = stopping
 
     async def solve(self, site: Site, task: Task) -> Response:
@@ -171,28 +133,30 @@ class Solver:
     async def _attempt(
         self, site: Site, task: Task, challenge: Challenge, budget: _Budget
     ) -> Judgement:
-        rule, visit, page = site.rule, task.visit, challenge.response
+        rule = site.rule
         budget.images -= 1
-        image, recognition = await self._read(site, visit, challenge)
+        reading = await self._read(site, task.visit, challenge, 1 + budget.passed_over)
+        canary = site.canary(reading.recognition)
+        if canary is not None:
+            budget.attempts += 1
+            budget.images += 1
+            return await self._send_canary(site, task, challenge, reading, canary)
+        recognition = reading.recognition
         if budget.images > 0 and await self._too_unsure(site, recognition, budget.passed_over):
             budget.attempts += 1
             budget.passed_over += 1
             self._counters.add(rule.site, stats.SKIPPED)
             self._signal(site, "skipped", recognition, "")
             return Judgement(False, challenge=_refreshed(challenge, rule))
-        images, budget.passed_over = 1 + budget.passed_over, 0
-        answer = _in_case(recognition.text, rule.case)
-        submission = _filled(rule, challenge, {**task.data(), challenge.field or "": answer})
+        budget.passed_over = 0
+        submission = _filled(rule, task, challenge, recognition.text)
         self._counters.add(rule.site, stats.SUBMITTED)
-        response, redirected = await self._client.submit(visit, page.url, submission)
-        judgement = await task.judge(challenge, response, redirected)
+        judgement = await self._submit(task, challenge, submission)
         budget.last = None
         if judgement.accepted is None:
             return judgement
+        await self._learning.judged(site, reading, judgement.accepted)
         verdict = ACCEPTED if judgement.accepted else REJECTED
-        self._counters.add(rule.site, verdict)
-        site.judged(judgement.accepted, images)
-        await self._keep(site, image, recognition, verdict)
         self._signal(site, verdict, recognition, "")
         logger.debug(
             "%(site)s %(verdict)s %(text)r (confidence %(confidence).2f)",
@@ -205,9 +169,33 @@ class Solver:
         )
         return judgement
 
-    async def _read(
-        self, site: Site, visit: Visit, challenge: Challenge
-    ) -> tuple[bytes, Recognition]:
+    async def _send_canary(
+        self,
+        site: Site,
+        task: Task,
+        challenge: Challenge,
+        reading: Reading,
+        wrong: str,
+    ) -> Judgement:
+        """Submit what is known to be wrong; it is no attempt at the captcha and counts as none."""
+        accepted = None
+        try:
+            submission = _filled(site.rule, task, challenge, wrong)
+            judgement = await self._submit(task, challenge, submission)
+            accepted = judgement.accepted
+        finally:
+            await self._learning.canary_judged(site, reading, wrong, accepted)
+        return judgement
+
+    async def _submit(
+        self, task: Task, challenge: Challenge, submission: forms.Submission
+    ) -> Judgement:
+        response, redirected = await self._client.submit(
+            task.visit, challenge.response.url, submission
+        )
+        return await task.judge(challenge, response, redirected)
+
+    async def _read(self, site: Site, visit: Visit, challenge: Challenge, images: int) -> Reading:
         url = challenge.response.url
         if challenge.image_url is None:
             raise AttemptFailed("image_missing", f"no captcha image on {url}", final=True)
@@ -216,13 +204,14 @@ class Solver:
         if challenge.form is None and site.rule.submit is None:
             raise AttemptFailed("form_missing", f"no form on {url}, no submit", final=True)
         image = await self._client.image(visit, challenge.image_url, url)
+        arm = site.lineup.next_arm()
         try:
             recognition = await run_in_thread(
-                site.reader.read, image, site.rule.charset, site.rule.length
+                arm.reader.read, image, site.rule.charset, site.rule.length
             )
         except ImageError as e:
             raise AttemptFailed("image_invalid", str(e)) from None
-        return image, recognition
+        return Reading(image, recognition, arm, images)
 
     async def _too_unsure(self, site: Site, recognition: Recognition, passed_over: int) -> bool:
         """Below ``min_confidence``, once the site has judged enough answers."""
@@ -234,35 +223,8 @@ class Solver:
         try:
             return await site.count_attempts() >= THRESHOLD_AFTER
         except DatasetError as e:
-            self._stop_storing(site, e)
+            self._learning.stop_storing(site, e)
             return False
-
-    async def _keep(self, site: Site, image: bytes, recognition: Recognition, verdict: str) -> None:
-        """Store a judged answer; when that fails, say so loudly, keep nothing more, crawl on."""
-        if site.dataset is None:
-            return
-        try:
-            await run_in_thread(
-                site.dataset.store,
-                image,
-                recognition.text,
-                recognition.confidence,
-                site.reader.model_hash,
-                verdict,
-            )
-        except DatasetError as e:
-            self._stop_storing(site, e)
-            return
-        if verdict == ACCEPTED:
-            self._counters.add(site.rule.site, stats.STORED)
-
-    def _stop_storing(self, site: Site, e: DatasetError) -> None:
-        site.dataset = None
-        self._counters.add(site.rule.site, stats.failed("storage"))
-        logger.error(
-            "Nothing more of %(site)s will be stored in this crawl: %(e)s",
-            {"site": site.rule.site, "e": e},
-        )
 
     def _signal(
         self, site: Site, verdict: str, recognition: Recognition | None, detail: str
@@ -282,8 +244,9 @@ def _in_case(text: str, case: str) -> str:
     return text.upper() if case == "upper" else text.lower()
 
 
-def _filled(rule: SiteRule, challenge: Challenge, data: Mapping[str, str]) -> forms.Submission:
+def _filled(rule: SiteRule, task: Task, challenge: Challenge, text: str) -> forms.Submission:
     """What to send; the rule's ``submit`` outranks the form's action."""
+    data = {**task.data(), challenge.field or "": _in_case(text, rule.case)}
     url = rule.submit and urljoin(challenge.response.url, rule.submit)
     if challenge.form is None:
         return forms.post(url or challenge.response.url, data)

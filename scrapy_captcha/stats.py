@@ -17,6 +17,12 @@ REPLAYED = "replayed"
 STORED = "stored"
 BREAKER_OPEN = "breaker_open"
 SECONDS = "seconds"
+RETRAINED = "retrained"
+PROMOTED = "promoted"
+ROLLED_BACK = "rolled_back"
+CANARY = "canary"
+QUARANTINED = "quarantined"
+ACCEPTANCE = "acceptance"
 
 
 def failed(reason: str) -> str:
@@ -34,3 +40,8 @@ class Counters:
         """Count an event of a site, or add up its seconds."""
         for key in (f"captcha/{name}", f"captcha/site/{site}/{name}"):
             self._stats.inc_value(key, count)  # type: ignore[arg-type]  # seconds are a float
+
+    def show_acceptance(self, site: str | None, share: float) -> None:
+        """Set the share of a site's last answers that was accepted, or of those of all sites."""
+        key = f"captcha/{ACCEPTANCE}" if site is None else f"captcha/site/{site}/{ACCEPTANCE}"
+        self._stats.set_value(key, round(share, 3))

@@ -42,6 +42,7 @@ def crawl(driver: Callable[[], Driver], tmp_path: Path) -> Callable[..., Crawl]:
         rule: dict[str, Any] | None = None,
         *,
         trouble: bool = False,
+        trainer: list[str] | None = None,
         **settings: Any,
     ) -> Crawl:
         if isinstance(requests, int):
@@ -51,7 +52,7 @@ def crawl(driver: Callable[[], Driver], tmp_path: Path) -> Callable[..., Crawl]:
             "CAPTCHA_DATASET": str(tmp_path / "captchas"),
             **settings,
         }
-        result = driver().run(Job(requests, settings))
+        result = driver().run(Job(requests, settings, trainer or []))
         if not trouble:
             assert result.trouble == []
             assert result.error is None

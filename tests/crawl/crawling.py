@@ -74,14 +74,17 @@ class Job:
     """What to crawl.
 
     :param requests: URLs, or dicts of the arguments of a request
+    :param trainer: the command to start in place of the real trainer
     """
 
     requests: list[Any]
     settings: dict[str, Any] = field(default_factory=dict)
+    trainer: list[str] = field(default_factory=list)
 
     def to_json(self) -> str:
         requests = [r if isinstance(r, dict) else {"url": r} for r in self.requests]
-        return json.dumps({"requests": requests, "settings": {**DEFAULTS, **self.settings}})
+        settings = {**DEFAULTS, **self.settings}
+        return json.dumps({"requests": requests, "settings": settings, "trainer": self.trainer})
 
 
 class Driver:

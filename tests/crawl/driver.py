@@ -21,7 +21,7 @@ from scrapy.utils.defer import deferred_from_coro
 from scrapy.utils.log import configure_logging
 from scrapy.utils.reactor import install_reactor
 
-from scrapy_captcha import captcha_form, signals
+from scrapy_captcha import captcha_form, retraining, signals
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
 ASYNCIO = "twisted.internet.asyncioreactor.AsyncioSelectorReactor"
+TRAINER = retraining.COMMAND
 NOT_SHOWN = {
     "captcha_form",
     "depth",
@@ -154,12 +155,20 @@ def connect(crawler: Crawler) -> None:
     def challenge_detected(request: scrapy.Request, response: Response) -> None:
         spider().signals.append(["challenge_detected", request.url, response.url])
 
+    def reader_changed(site: str, model: str, reason: str) -> None:
+        spider().signals.append(["reader_changed", reason, model])
+
+    def site_quarantined(site: str, images: int) -> None:
+        spider().signals.append(["site_quarantined", site, str(images)])
+
     for receiver, signal in (
         (item_scraped, scrapy.signals.item_scraped),
         (attempt_finished, signals.attempt_finished),
         (challenge_failed, signals.challenge_failed),
         (challenge_solved, signals.challenge_solved),
         (challenge_detected, signals.challenge_detected),
+        (reader_changed, signals.reader_changed),
+        (site_quarantined, signals.site_quarantined),
     ):
         crawler.signals.connect(receiver, signal, weak=False)
 
@@ -183,6 +192,7 @@ def result(crawler: Crawler, log: Log, error: str | None = None) -> str:
 
 
 async def run(job: dict[str, Any]) -> str:
+    use_trainer(job)
     log = Log()
     logging.root.addHandler(log)
     try:
@@ -204,7 +214,13 @@ async def serve() -> None:
         print(await run(json.loads(line)), flush=True)
 
 
+def use_trainer(job: dict[str, Any]) -> None:
+    """Have crawls start another process than the real trainer."""
+    retraining.COMMAND = job["trainer"] or TRAINER
+
+
 def once(job: dict[str, Any]) -> None:
+    use_trainer(job)
     settings = job["settings"]
     log = Log()
     by_deferreds = settings.get("TWISTED_REACTOR", ASYNCIO) != ASYNCIO

@@ -173,7 +173,7 @@ def test_a_wrong_rule_is_named_with_what_was_expected(key: str, value: Any, expe
         ("imgae", "did you mean 'image'?"),
         ("Charset", "did you mean 'charset'?"),
         ("accept", "did you mean 'accepted'?"),
-        ("xyzzy", "known: accepted, case, charset"),
+        ("xyzzy", "known: accepted, canary_rate, case"),
         (5, "known: accepted"),
     ],
 )

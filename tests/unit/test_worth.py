@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from scrapy_captcha.config import JUDGED_BEFORE, JUDGED_LATELY, SiteRule
-from scrapy_captcha.solver import Site
+from scrapy_captcha.lineup import Arm
+from scrapy_captcha.site import Site
 
 if TYPE_CHECKING:
     from scrapy_captcha.recognizer import Reader
 
 
 def site(*verdicts: bool) -> Site:
-    made = Site(SiteRule("shop.example"), cast("Reader", None), None)
+    made = Site(SiteRule("shop.example"), Arm(cast("Reader", None), "ab"))
     for accepted in verdicts:
         made.judged(accepted)
     return made

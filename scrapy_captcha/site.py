@@ -1,0 +1,110 @@
+"""What is known of a site in a crawl, by all of its sessions."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from typing import TYPE_CHECKING
+
+from scrapy.utils.asyncio import run_in_thread
+
+from scrapy_captcha.config import JUDGED_BEFORE, JUDGED_LATELY
+from scrapy_captcha.drift import Drift
+from scrapy_captcha.honesty import Canaries, Suspicion, known_wrong
+from scrapy_captcha.lineup import Lineup
+
+if TYPE_CHECKING:
+    from scrapy_captcha.config import SiteRule
+    from scrapy_captcha.dataset import SiteDataset
+    from scrapy_captcha.lineup import Arm
+    from scrapy_captcha.recognizer import Recognition
+
+
+class Site:
+    """One site.
+
+    :param arm: who reads it to begin with
+    :param dataset: where its attempts go; ``None`` keeps nothing
+    :param retrain_after: newly confirmed images after which its model is trained; ``None`` for not
+
+    :ivar attempts: judged ones, those of earlier crawls included; ``None`` before they are counted
+    :ivar lately: of the last answers of this crawl, whether they were accepted, and their images
+    :ivar fresh: confirmed images that no training has been started for
+    :ivar lengths: how many characters they have
+    """
+
+    def __init__(
+        self,
+        rule: SiteRule,
+        arm: Arm,
+        dataset: SiteDataset | None = None,
+        retrain_after: int | None = None,
+    ) -> None:
+        self.rule = rule
+        self.lineup = Lineup(arm)
+        self.dataset = dataset
+        self.retrain_after = retrain_after
+        self.attempts: int | None = None
+        self.lately: deque[tuple[bool, int]] = deque(maxlen=JUDGED_LATELY)
+        self.fresh = 0
+        self.lengths: set[int] = set()
+        self.drift = Drift()
+        self.suspicion = Suspicion()
+        self._rng = random.Random()
+        self.canaries = Canaries(rule.canary_rate if dataset is not None else 0.0, self._rng)
+
+    @property
+    def key(self) -> str:
+        """The rule's key."""
+        return self.rule.site
+
+    def judged(self, accepted: bool, images: int = 1) -> None:
+        """An answer was judged in this crawl, for which so many images were fetched."""
+        self.lately.append((accepted, images))
+        if self.attempts is not None:
+            self.attempts += 1
+
+    @property
+    def acceptance(self) -> float:
+        """The accepted share of the last answers of this crawl."""
+        return sum(accepted for accepted, _ in self.lately) / max(1, len(self.lately))
+
+    @property
+    def worth_submitting(self) -> float:
+        """The least confidence that an answer is worth a request with: right ones per request.
+
+        Whoever passes an image over must have that many requests' worth of a better one. During a
+        contest none is passed over, or a challenger that knows itself badly would look good.
+        """
+        if len(self.lately) < JUDGED_BEFORE or self.lineup.contest is not None:
+            return 0.0
+        right = sum(accepted for accepted, _ in self.lately)
+        return right / sum(1 + images for _, images in self.lately)
+
+    async def count_attempts(self) -> int:
+        """How many answers the site has judged."""
+        if self.attempts is None:
+            self.attempts = 0
+            if self.dataset is not None:
+                self.attempts += await run_in_thread(self.dataset.count_attempts)
+        return self.attempts
+
+    def canary(self, recognition: Recognition) -> str | None:
+        """What to submit in place of a reading to see whether the site rejects what is wrong."""
+        if not self.canaries.takes(recognition.confidence):
+            return None
+        alphabet = self.rule.charset or self.lineup.champion.alphabet
+        wrong = known_wrong(recognition, alphabet, self._rng)
+        if wrong is not None:
+            self.canaries.sent()
+        return wrong
+
+    @property
+    def wants_training(self) -> bool:
+        """Whether so many images were confirmed, by a site whose word counts."""
+        if self.retrain_after is None or self.dataset is None or self.dataset.quarantined:
+            return False
+        canaries = self.canaries
+        if canaries.rate and not canaries.proven and 2 * self.fresh >= self.retrain_after:
+            canaries.hasten()
+        return self.fresh >= self.retrain_after and (canaries.proven or not canaries.rate)
