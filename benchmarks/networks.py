@@ -35,9 +35,11 @@ from trainer.quiet import import_tensorflow
 
 import_tensorflow()
 
-from recipes import BATCH, PRECISIONS, Article, Default, Learner  # noqa: E402
+from recipes import BATCH, PRECISIONS, RATE, Article, Default, Learner  # noqa: E402
 
-from trainer.pretrain import Plan, exact_match, logits_of  # noqa: E402
+from trainer.conversion import exact_match  # noqa: E402
+from trainer.conversion import keras_logits as logits_of  # noqa: E402
+from trainer.pretrain import Plan  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,10 +65,11 @@ def learner(
     seed: int,
     minutes: float = math.inf,
     steps: float = math.inf,
+    rate: float = RATE,
 ) -> Learner:
     """A network before its first step; minutes or steps are where its own recipe ends."""
     if recipe == "article":
-        return Article(network, precision, heads=LENGTH, classes=len(CHARSET), seed=seed)
+        return Article(network, precision, heads=LENGTH, classes=len(CHARSET), seed=seed, rate=rate)
     plan = Plan(
         architecture=network,
         charset=CHARSET,
@@ -242,7 +245,7 @@ def compare(options: argparse.Namespace) -> int:
     )
     runs: Path = options.runs or options.images / "runs"
     runs.mkdir(parents=True, exist_ok=True)
-    run = runs / f"{options.network}-{precision}"
+    run = runs / f"{options.network}-{precision}{'' if own else f'-{options.rate:.0e}'}"
     training = learner(
         options.network,
         recipe,
@@ -250,6 +253,7 @@ def compare(options: argparse.Namespace) -> int:
         seed=options.seed,
         minutes=options.minutes,
         steps=options.epochs * (len(images.pixels) // BATCH),
+        rate=options.rate,
     )
     curve = train(
         training,
@@ -262,6 +266,7 @@ def compare(options: argparse.Namespace) -> int:
         report=lambda line: print(line, file=sys.stderr, flush=True),
     )
     result = {"network": options.network, "recipe": recipe, "precision": precision}
+    result |= {} if own else {"rate": options.rate}
     result |= result_of(training, images)
     write(run.with_suffix(".json"), {"result": result, "curve": curve})
     with (runs / "results.jsonl").open("a") as file:
@@ -309,6 +314,7 @@ def main() -> int:
     parser.add_argument(
         "--precision", choices=PRECISIONS, help="of the article's network (default: float32)"
     )
+    parser.add_argument("--rate", type=float, default=RATE, help="of the article's Adam")
     parser.add_argument("--every", type=float, default=60, help="seconds between measurements")
     parser.add_argument("--runs", type=Path, help="folder of results (default: beside the images)")
     parser.add_argument("--min-ratio", type=float, default=4, help="of the throughputs")
