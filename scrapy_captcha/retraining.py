@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import subprocess
 import sys
 import threading
@@ -99,16 +98,17 @@ def check() -> None:
 
 def _trainer() -> Path | None:
     """Where the process finds its package: as we do, but for the folders that ``-P`` leaves out."""
-    named = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    kept = {Path(entry).resolve() for entry in named if entry}
-    left_out = {Path.cwd(), Path(sys.argv[0]).resolve().parent} - kept
-    ours = Path(__file__).resolve().parents[1]
-    for entry in sys.path:
+    entries = list(sys.path)
+    left_out = []
+    for place in (Path.cwd(), Path(sys.argv[0]).resolve().parent):
+        entry = next((entry for entry in entries if Path(entry).resolve() == place), None)
+        if entry is not None:
+            entries.remove(entry)  # once: it may be an installed package's as well
+            left_out.append(entry)
+    for entry in [*entries, *filter(None, left_out)]:
         spec = PathFinder.find_spec("trainer", [entry])
         if spec is not None and spec.origin is not None:
-            origin = Path(spec.origin).resolve()
-            if origin.parents[1] == ours or origin.parents[1] not in left_out:
-                return origin
+            return Path(spec.origin).resolve()
     return None
 
 
