@@ -23,9 +23,9 @@ MOST = 60
 LEAST = 5
 #: How probable it must be that the challenger is better, or worse, for an earlier end.
 BETTER, WORSE = 0.90, 0.98
-#: Answers of a new champion during which it may be taken back, the first of them, and how probable
-#: it must be that it is worse than the one before.
-WATCHED, WATCHED_FROM, FALLEN = 100, 20, 0.999
+#: Answers of a new champion during which it may be taken back, the first of them, how many of the
+#: last are looked at, and how probable it must be that it is worse than the one before.
+WATCHED, WATCHED_FROM, LOOKED_AT, FALLEN = 300, 20, 60, 0.999
 
 
 class Outcome(enum.Enum):
@@ -101,17 +101,18 @@ class Watch:
     """
 
     def __init__(self, before: Score) -> None:
-        self.before = before
-        self.since = Score()
+        self._before = before
+        self._count = 0
+        self._last: deque[bool] = deque(maxlen=LOOKED_AT)
 
     def add(self, accepted: bool) -> Outcome | None:
         """Take an answer of the new champion in; whether it has fallen clearly below the old."""
-        if self.since.judged >= WATCHED:
+        self._count += 1
+        self._last.append(accepted)
+        if not WATCHED_FROM <= self._count <= WATCHED:
             return None
-        self.since = self.since.add(accepted)
-        if self.since.judged < WATCHED_FROM:
-            return None
-        fallen = chance_of_more(self.before, self.since) >= FALLEN
+        last = Score(sum(self._last), len(self._last))
+        fallen = chance_of_more(self._before, last) >= FALLEN
         return Outcome.TAKEN_BACK if fallen else None
 
 

@@ -2,7 +2,7 @@
 
 python fake_trainer.py BUNDLE NOTES [--die-at N] [--hang-at N] [--calibrated] --base BASE
 
-NOTES gets a JSON line with its process id when it starts, and one for each request.
+NOTES gets a JSON line with its process id when it starts, and one for each request and each answer.
 """
 
 from __future__ import annotations
@@ -81,6 +81,7 @@ def main() -> None:
         except Exception as e:  # noqa: BLE001 - whatever it is, it is the answer
             said = {"event": "failed", "error": repr(e)}
         print(json.dumps(said), flush=True)
+        note({"answered": said})
 
 
 if __name__ == "__main__":

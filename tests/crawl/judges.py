@@ -111,6 +111,10 @@ class Trainer:
         return [line for line in self._lines() if "dataset" in line]
 
     @property
+    def answers(self) -> list[dict[str, Any]]:
+        return [line["answered"] for line in self._lines() if "answered" in line]
+
+    @property
     def starts(self) -> list[dict[str, Any]]:
         return [line for line in self._lines() if "pid" in line]
 

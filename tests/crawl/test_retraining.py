@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -53,18 +54,28 @@ def own(tmp_path: Path, site: Judge) -> Path:
     return tmp_path / "captchas" / site_folder(site.netloc) / "model"
 
 
-def slowly(site: Judge, trainer: Trainer, pages: int) -> None:
-    """Do not let a crawl come to its end before the trainer has answered once."""
+def wait_until(true: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
-    def wait(seen: Any) -> None:
-        if len(site.accepted) >= pages:
-            deadline = time.monotonic() + 20
-            while not trainer.requests and time.monotonic() < deadline:
-                time.sleep(0.05)
-            if not site.count("new"):
-                time.sleep(0.02)
 
-    site.on_request = wait
+def hold_back(site: Judge, accepted: int, until: Callable[[], object]) -> None:
+    """Let a crawl go on after so many accepted answers only when something has happened.
+
+    And a second later: a crawl looks after its trainer four times a second.
+    """
+    held, others = threading.Event(), site.on_request
+
+    def hold(seen: Any) -> None:
+        others(seen)
+        if len(site.accepted) >= accepted and not held.is_set():
+            wait_until(lambda: bool(until()))
+            time.sleep(1)
+            held.set()
+
+    site.on_request = hold
 
 
 def test_a_better_challenger_is_promoted_and_read_with_at_once(
@@ -72,7 +83,7 @@ def test_a_better_challenger_is_promoted_and_read_with_at_once(
 ) -> None:
     trainer = Trainer(tmp_path, bundles["new"])
     with Judge(readers, {"old": 0.4, "new": 1.0}) as site:
-        slowly(site, trainer, 7)
+        hold_back(site, 7, until=lambda: trainer.answers)
         result = crawl(site, 45, RULE, trainer=trainer.command, **options(bundles))
     assert len(result.items) == 45
     assert result.captcha["promoted"] == 1
@@ -105,7 +116,7 @@ def test_a_worse_challenger_is_dropped_and_the_trainer_starts_afresh(
 ) -> None:
     trainer = Trainer(tmp_path, bundles["new"])
     with Judge(readers, {"old": 0.9, "new": 0.1}) as site:
-        slowly(site, trainer, 7)
+        hold_back(site, 7, until=lambda: trainer.answers)
         result = crawl(site, 45, RULE, trainer=trainer.command, **options(bundles))
     assert len(result.items) == 45
     assert result.captcha["rolled_back"] >= 1
@@ -121,10 +132,10 @@ def test_a_promoted_model_that_fails_afterwards_is_taken_back(
     trainer = Trainer(tmp_path, bundles["new"])
 
     def at_first(given: int) -> float:
-        return 1.0 if given < 12 else 0.0
+        return 1.0 if given < 8 else 0.0
 
     with Judge(readers, {"old": 0.5, "new": at_first}) as site:
-        slowly(site, trainer, 13)
+        hold_back(site, 13, until=lambda: trainer.answers)
         result = crawl(
             site, 40, RULE, trainer=trainer.command, **options(bundles, CAPTCHA_RETRAIN_AFTER=12)
         )
@@ -142,16 +153,8 @@ def test_a_trainer_that_is_killed_costs_nothing_but_itself(
 ) -> None:
     trainer = Trainer(tmp_path, bundles["new"], die_at=1)
     with Judge(readers, {"old": 0.5, "new": 1.0}) as site:
-        slowly(site, trainer, 7)
-
-        def wait_for_the_second(seen: Any) -> None:
-            if len(site.accepted) == 25:
-                deadline = time.monotonic() + 20
-                while len(trainer.requests) < 2 and time.monotonic() < deadline:
-                    time.sleep(0.05)
-
-        both = site.on_request
-        site.on_request = lambda seen: (both(seen), wait_for_the_second(seen))[0]
+        hold_back(site, 7, until=lambda: trainer.requests)
+        hold_back(site, 20, until=lambda: trainer.answers)
         result = crawl(site, 50, RULE, trainer=trainer.command, **options(bundles))
     assert len(result.items) == 50
     assert len(trainer.starts) == 2
@@ -168,7 +171,7 @@ def test_a_spider_that_closes_does_not_wait_for_the_trainer(
 ) -> None:
     trainer = Trainer(tmp_path, bundles["new"], hang_at=1)
     with Judge(readers, {"old": 1.0, "new": 1.0}) as site:
-        slowly(site, trainer, 7)
+        hold_back(site, 7, until=lambda: trainer.requests)
         result = crawl(site, 20, RULE, trainer=trainer.command, **options(bundles))
     assert len(result.items) == 20
     assert len(trainer.requests) == 1
@@ -196,11 +199,11 @@ def process(site: Judge, pages: int, tmp_path: Path, trainer: Trainer, **setting
     return Process(Job(site.pages(pages), settings, trainer.command))
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+def kill(crawl: Process) -> None:
+    assert crawl.popen.stdout is not None
+    with crawl.popen.stdout:
+        crawl.popen.send_signal(signal.SIGKILL)
+        crawl.popen.wait()
 
 
 def test_a_crawl_that_is_killed_takes_its_trainer_along_and_the_next_one_goes_on(
@@ -212,14 +215,13 @@ def test_a_crawl_that_is_killed_takes_its_trainer_along_and_the_next_one_goes_on
     with Judge(readers, {"old": 0.5, "new": 1.0}) as site:
         first = process(site, 1000, tmp_path, hangs, **options(bundles))
         wait_until(lambda: bool(hangs.requests))
-        first.popen.send_signal(signal.SIGKILL)
-        first.popen.wait()
+        kill(first)
         wait_until(lambda: not hangs.alive(), 10)
         stored = len(list((own(tmp_path, site).parent / "confirmed").iterdir()))
         assert stored >= 6
         # nothing came of that training: the stored images are enough for the next crawl
         trainer = Trainer(tmp_path, bundles["new"])
-        slowly(site, trainer, len(site.accepted) + 1)
+        hold_back(site, len(site.accepted) + 1, until=lambda: trainer.answers)
         result = crawl(site, 30, RULE, trainer=trainer.command, **options(bundles))
     assert len(result.items) == 30
     assert result.captcha["promoted"] == 1
@@ -232,8 +234,7 @@ def test_a_challenger_that_nobody_has_judged_is_tried_by_the_next_crawl(
     with Judge(readers, {"old": 0.5, "new": 0.5}) as site:
         first = process(site, 1000, tmp_path, trainer, **options(bundles))
         wait_until(lambda: site.count("new") > 1)
-        first.popen.send_signal(signal.SIGKILL)
-        first.popen.wait()
+        kill(first)
         assert versions.current(own(tmp_path, site)) is None
         site.shares |= {"old": 0.1, "new": 1.0}
         count = len(trainer.requests)
@@ -272,7 +273,7 @@ def test_an_honest_site_rejects_a_canary_before_the_first_training(
 ) -> None:
     trainer = Trainer(tmp_path, bundles["new"])
     with Judge(readers, {"old": 1.0, "new": 1.0}) as site:
-        slowly(site, trainer, 20)
+        hold_back(site, 20, until=lambda: trainer.answers)
         rule = {key: value for key, value in RULE.items() if key != "canary_rate"}
         result = crawl(site, 40, rule, trainer=trainer.command, **options(bundles))
     assert len(result.items) == 40
@@ -292,13 +293,14 @@ def test_a_site_that_turns_liar_costs_the_models_that_learnt_from_it(
     """What was promoted since the last canary that the site rejected is taken back."""
     trainer = Trainer(tmp_path, bundles["new"])
     with Judge(readers, {"old": 0.2, "new": 1.0}) as site:
-        slowly(site, trainer, 20)
+        hold_back(site, 20, until=lambda: trainer.answers)
 
         def turn(seen: Any) -> None:
+            others(seen)
             site.wrong = site.count("new") > 2
 
-        both = site.on_request
-        site.on_request = lambda seen: (both(seen), turn(seen))[0]
+        others = site.on_request
+        site.on_request = turn
         rule = {**RULE, "canary_rate": 0.1}
         result = crawl(site, 60, rule, trainer=trainer.command, **options(bundles))
     assert result.captcha["quarantined"] >= 1
@@ -314,9 +316,9 @@ def test_a_site_that_accepts_what_its_reader_cannot_have_read_is_not_believed(
     """No canaries here, but a model whose confidence, of 0.1 to 0.4, was measured on the site."""
     trainer = Trainer(tmp_path, bundles["new"], calibrated=True)
     with Judge(readers, {"old": 0.4, "new": 1.0}) as site:
-        slowly(site, trainer, 7)
-        result = crawl(site, 60, RULE, trainer=trainer.command, **options(bundles))
-    assert len(result.items) == 60
+        hold_back(site, 7, until=lambda: trainer.answers)
+        result = crawl(site, 110, RULE, trainer=trainer.command, **options(bundles))
+    assert len(result.items) == 110
     assert result.captcha["promoted"] >= 1
     assert result.captcha["quarantined"] >= 10
     verdicts = [line.verdict for line in attempts_in_order(own(tmp_path, site).parent)]
@@ -339,7 +341,7 @@ def test_retraining_needs_no_certain_reactor(
 ) -> None:
     trainer = Trainer(tmp_path, bundles["new"])
     with Judge(readers, {"old": 0.4, "new": 1.0}) as site:
-        slowly(site, trainer, 7)
+        hold_back(site, 7, until=lambda: trainer.answers)
         result = process(site, 30, tmp_path, trainer, **options(bundles), **settings).result()
     assert len(result.items) == 30
     assert result.captcha["promoted"] == 1
