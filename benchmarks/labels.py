@@ -13,7 +13,8 @@ the first 500 are the test, and the next so many the labels.
   long as `--minutes` says, from nothing.
 
 With --others, each model that `fit` made reads other sets as well: what it has forgotten of them.
-Each result is a line: exact match, the same with look-alikes merged, seconds.
+Each result is a line: exact match, the same with look-alikes merged, the calibration error of the
+confidence, seconds.
 """
 
 from __future__ import annotations
@@ -140,6 +141,8 @@ def run(path: str, how: str, labels: int, options: argparse.Namespace) -> dict[s
             if options.others:
                 row["others"] = forgotten(bundle, options.others)
     row["exact_match"] = round(found.exact_match, 4)
+    if how != ARTICLE:
+        row["calibration_error"] = round(found.calibration_error, 4)
     if found.merged_hits is not None:
         row["exact_match_merged"] = round(found.merged_hits / found.n, 4)
     return row

@@ -83,7 +83,7 @@ def main() -> int:
     )
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--model", default="auto")
+    parser.add_argument("--model", default="alnum4")
     parser.add_argument("--limit", type=float, default=0.55, help="milliseconds for all of it")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
