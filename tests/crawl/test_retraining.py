@@ -61,7 +61,7 @@ def wait_until(true: Callable[[], bool], seconds: float = 30) -> None:
         time.sleep(0.02)
 
 
-def hold_back(site: Judge, accepted: int, until: Callable[[], object]) -> None:
+def hold_back(site: Judge, accepted: int, until: Callable[[], object], seconds: float = 30) -> None:
     """Let a crawl go on after so many accepted answers only when something has happened.
 
     And a second later: a crawl looks after its trainer four times a second.
@@ -71,7 +71,7 @@ def hold_back(site: Judge, accepted: int, until: Callable[[], object]) -> None:
     def hold(seen: Any) -> None:
         others(seen)
         if len(site.accepted) >= accepted and not held.is_set():
-            wait_until(lambda: bool(until()))
+            wait_until(lambda: bool(until()), seconds)
             time.sleep(1)
             held.set()
 
@@ -362,3 +362,26 @@ def test_ctrl_c_in_the_terminal_reaches_the_crawl_alone(
         result = crawl.result()
     assert result.finish_reason == "shutdown"
     assert trainer.alive() == []
+
+
+def test_the_real_trainer_hands_a_challenger_to_the_running_crawl(
+    crawl: Callable[..., Crawl], tmp_path: Path, bundles: Any, readers: Any
+) -> None:
+    """It learns what its base reads, for that is what this site accepts."""
+    with Judge({"old": readers["old"]}, {"old": 1.0}) as site:
+        model = own(tmp_path, site)
+        hold_back(site, 13, until=lambda: list(model.glob("2*/bundle.json")), seconds=150)
+        result = crawl(
+            site,
+            40,
+            RULE,
+            **options(bundles, CAPTCHA_RETRAIN_AFTER=12, CLOSESPIDER_TIMEOUT=170),
+            DOWNLOAD_TIMEOUT=170,
+        )
+    log = (tmp_path / "captchas" / "trainer.log").read_text()
+    assert len(result.items) == 40, log
+    assert result.captcha["retrained"] >= 1, log
+    models = {attempt.model for attempt in read_attempts(model.parent)}
+    assert readers["old"].model_hash in models
+    assert len(models) >= 2
+    assert "came to nothing" not in "".join(result.log)
