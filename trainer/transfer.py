@@ -62,7 +62,7 @@ def from_base(base: Bundle, task: Task, architecture: str | None = None) -> kera
     Args:
         base: its files are checked before Keras sees them.
         task: with the base's own charset and lengths, everything is kept. Else the heads are new,
-            but a character that the base knows keeps its weights.
+            but a character that the base knows, in this case or the other, keeps its weights.
         architecture: the base's own by default. Another one of the same depth with fewer channels
             gets those that matter most to the base.
 
@@ -157,9 +157,13 @@ def _carry_the_rest(
 
 
 def _class_map(manifest: Manifest, task: Task) -> NDArray[np.int64]:
-    """For each class of the task the class of the base that means the same, or -1."""
+    """For each class of the task the class of the base that means the same, or -1.
+
+    A letter that the base lacks starts from the same letter in the other case: a base that folds
+    cases has seen both.
+    """
     known = {character: i for i, character in enumerate(manifest.charset)}
-    found = [known.get(character, -1) for character in task.charset]
+    found = [known.get(c, known.get(c.lower(), known.get(c.upper(), -1))) for c in task.charset]
     if task.classes > len(task.charset):
         found.append(manifest.classes - 1 if manifest.classes > len(manifest.charset) else -1)
     return np.array(found)

@@ -19,7 +19,7 @@ from trainer.__main__ import main  # noqa: E402
 from trainer.conversion import check_conversion, keras_logits, to_tflite  # noqa: E402
 from trainer.corpus import Corpus, Sample, Task  # noqa: E402
 from trainer.export import load_weights, pack, to_float32, weights_file  # noqa: E402
-from trainer.transfer import faster, fresh, from_base  # noqa: E402
+from trainer.transfer import _class_map, faster, fresh, from_base  # noqa: E402
 
 TASK = Task("abcdef", 3, 3, "lower")
 MANIFEST = Manifest("test", TASK.charset, TASK.length, TASK.min_length, "four_head_compact")
@@ -174,6 +174,19 @@ def test_the_same_task_keeps_all_of_the_base_and_another_charset_the_known_chara
     other = from_base(base, Task("fxa", 3, 3, "lower"))
     found, known = keras_logits(other, noise(2)), keras_logits(stored, noise(2))
     assert found[..., [0, 2]] == pytest.approx(known[..., [5, 0]], abs=1e-5)
+
+
+def test_a_letter_starts_from_the_other_case_where_the_base_lacks_its_own(bundle, tmp_path):
+    base = open_bundle(bundle)
+    known = keras_logits(load_weights(base.read(WEIGHTS)), noise(2))
+    both = from_base(base, Task("abAB0", 3, 3, "as-is"))
+    found = keras_logits(both, noise(2))
+    assert found[..., :4] == pytest.approx(known[..., [0, 1, 0, 1]], abs=1e-5)
+    write(tmp_path, both, charset="abAB0", case="as-is")
+    fewer = from_base(open_bundle(tmp_path), Task("bA", 3, 3, "as-is"))
+    assert keras_logits(fewer, noise(2)) == pytest.approx(found[..., [1, 2]], abs=1e-5)
+    capitals = Manifest("up", "AB", 3, 3, "four_head_compact")
+    assert _class_map(capitals, Task("ab", 3, 3, "lower")).tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("architecture", networks.ARCHITECTURES)
