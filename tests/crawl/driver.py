@@ -216,7 +216,7 @@ async def serve() -> None:
 
 def use_trainer(job: dict[str, Any]) -> None:
     """Have crawls start another process than the real trainer."""
-    retraining.COMMAND = job["trainer"] or TRAINER
+    retraining.COMMAND = job.get("trainer") or TRAINER
 
 
 def once(job: dict[str, Any]) -> None:
