@@ -73,14 +73,15 @@ def tiles(figures: Iterable[tuple[str, str]]) -> str:
     )
 
 
-def check_place(path: Path) -> None:
+def check_place(path: Path, what: str = "report") -> None:
     """Make sure that a page could be written there.
 
+    :param what: what it is called when it could not
     :raises DatasetError: when its folder is missing or not writable, or it is a folder itself
     """
     parent = path.absolute().parent
     if path.is_dir() or not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise DatasetError(f"cannot write the report {path}: expected a file in a writable folder")
+        raise DatasetError(f"cannot write the {what} {path}: expected a file in a writable folder")
 
 
 def write(path: Path, text: str) -> None:

@@ -155,6 +155,7 @@ def run_synthesize(options: argparse.Namespace) -> int:
         return BAD_INPUT
     task = {"charset": options.charset, "length": options.length}
     if options.sheet:
+        synthesis.check_sheet(options.sheet)
         synthesis.contact_sheet(options.sheet, options.seed, **task)
     if options.out:
         synthesis.write_images(options.out, options.count, options.seed, **task)

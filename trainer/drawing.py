@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from PIL import Image, ImageFilter
 
+from scrapy_captcha.errors import CaptchaError
 from scrapy_captcha.image import HEIGHT, WIDTH, contrast, shrink
 from trainer import damage, effects, glyphs
-from trainer.fonts import FOLDERS, Typeface, typefaces
+from trainer.fonts import CHARACTERS, FOLDERS, Typeface, typefaces
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -54,6 +55,10 @@ class Synthesizer:
         length: shortest and longest text.
         faces: typefaces; those of the system by default.
 
+    Raises:
+        CaptchaError: for characters that typefaces cannot be relied on to have: they would be drawn
+            as empty boxes.
+
     """
 
     def __init__(
@@ -63,6 +68,11 @@ class Synthesizer:
         if not charset or not 1 <= shortest <= longest:
             raise ValueError(
                 f"expected characters and 1 <= shortest <= longest, got {charset!r} and {length}"
+            )
+        if strange := [c for c in charset if c not in CHARACTERS]:
+            raise CaptchaError(
+                f"cannot draw {' '.join(strange)}: typefaces have the digits and the letters a-z "
+                "and A-Z for certain, leave out all else"
             )
         self._charset = charset
         self._folds = charset == charset.lower()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FOLDERS = (Path("/usr/share/fonts"), Path("/usr/local/share/fonts"))
+#: What every usable typeface has, and all that is drawn.
 CHARACTERS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 #: Folders of text faces, which captcha generators use most; each counts this many times more.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from scrapy_captcha.image import HEIGHT, WIDTH
+from trainer.fonts import CHARACTERS
 from trainer.quiet import uninterrupted
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ POOL = 2000
 CHUNK = 250
 #: Of the system's typefaces so many are looked at.
 FACES = 100
-#: What typefaces can be relied on to have.
-DRAWABLE = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class Drawing:
     def __init__(self, task: Task, seed: int, count: int = POOL) -> None:
         self._task = task
         self._count = count
-        self._charset = "".join(c for c in task.charset if c in DRAWABLE)
+        self._charset = "".join(c for c in task.charset if c in CHARACTERS)
         self._chunks: list[tuple[NDArray[np.uint8], NDArray[np.int32]]] = []
         self._problem = ""
         context = multiprocessing.get_context("spawn")

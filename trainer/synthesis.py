@@ -8,22 +8,28 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import os
 import random
+import threading
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import cycle
-from queue import Empty
+from queue import Queue
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
+from scrapy_captcha.errors import CaptchaError, DatasetError
+from scrapy_captcha.page import check_place
+from trainer.corpus import SUFFIXES
 from trainer.drawing import ALNUM, Chunk, Synthesizer
+from trainer.quiet import uninterrupted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from multiprocessing.connection import Connection
     from multiprocessing.process import BaseProcess
-    from multiprocessing.queues import Queue
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -49,9 +55,19 @@ class _Task:
         return drawer.chunk(self.seed, index, self.count, busy)
 
 
-def _work(queue: Queue[Chunk], drawer: Synthesizer, task: _Task) -> None:
+def _work(pipe: Connection, drawer: Synthesizer, task: _Task) -> None:
+    drawn: Queue[Chunk] = Queue(AHEAD)
+    threading.Thread(target=_send, args=(pipe, drawn), daemon=True).start()
     for index in task.indices:
-        queue.put(task.run(drawer, index))
+        drawn.put(task.run(drawer, index))
+
+
+def _send(pipe: Connection, drawn: Queue[Chunk]) -> None:
+    try:
+        while True:
+            pipe.send(drawn.get())
+    except OSError:  # whom it was for has been killed
+        os._exit(0)
 
 
 def chunks(
@@ -75,6 +91,10 @@ def chunks(
         start: the first chunk's number, to go on where an earlier run stopped.
         ramp: over how many images clutter and damage rise from little to full.
 
+    Raises:
+        CaptchaError: when there is something in the charset that cannot be drawn, or a process ends
+            before its time.
+
     """
     drawer = Synthesizer(charset, length)
     tasks = [
@@ -84,32 +104,36 @@ def chunks(
     if workers < 1:
         yield from (tasks[0].run(drawer, index) for index in tasks[0].indices)
     context = multiprocessing.get_context("spawn")
-    queues: list[Queue[Chunk]] = [context.Queue(AHEAD) for _ in tasks]
+    pipes = [context.Pipe(duplex=False) for _ in tasks]
     processes = [
-        context.Process(target=_work, args=(queue, drawer, task), daemon=True)
-        for queue, task in zip(queues, tasks, strict=True)
+        context.Process(target=_work, args=(theirs, drawer, task), daemon=True)
+        for (_, theirs), task in zip(pipes, tasks, strict=True)
     ]
-    for process in processes:
-        process.start()
+    with uninterrupted():  # whoever started them ends them
+        for process, (_, theirs) in zip(processes, pipes, strict=True):
+            process.start()
+            theirs.close()  # else its end would not be noticed
     try:
-        for queue, process in cycle(zip(queues, processes, strict=True)):
-            yield _next(queue, process)
+        for (ours, _), process in cycle(zip(pipes, processes, strict=True)):
+            yield _next(ours, process)
     finally:
         for process in processes:
             process.terminate()
-        for process in processes:
+        for process, (ours, _) in zip(processes, pipes, strict=True):
             process.join()
+            ours.close()
 
 
-def _next(queue: Queue[Chunk], process: BaseProcess) -> Chunk:
-    while True:
-        try:
-            return queue.get(timeout=5)
-        except Empty:
-            if not process.is_alive():
-                raise RuntimeError(
-                    f"a process that draws captchas ended with code {process.exitcode}"
-                ) from None
+def _next(pipe: Connection, process: BaseProcess) -> Chunk:
+    try:
+        chunk: Chunk = pipe.recv()
+    except (EOFError, OSError):
+        process.join()
+        raise CaptchaError(
+            f"a process that draws captchas ended with code {process.exitcode}, perhaps for want "
+            "of memory: give the same command again, with fewer --workers if it happens again"
+        ) from None
+    return chunk
 
 
 def stream(
@@ -159,12 +183,33 @@ def write_images(
         charset: the labels' characters.
         length: shortest and longest text.
 
+    Raises:
+        CaptchaError: when there is something in the charset that cannot be drawn, or the disk
+            refuses.
+
     """
-    out.mkdir(parents=True, exist_ok=True)
     drawer, rng = Synthesizer(charset, length), random.Random(seed)
-    for number in range(count):
-        image, text = drawer.draw(rng)
-        (out / f"{text}_{number:06d}.png").write_bytes(encoded(image))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            image, text = drawer.draw(rng)
+            (out / f"{text}_{number:06d}.png").write_bytes(encoded(image))
+    except OSError as e:
+        raise DatasetError(f"cannot write images to {out}: {e.strerror or e}") from None
+
+
+def check_sheet(path: Path) -> None:
+    """Make sure that a contact sheet could be written there, before it is drawn.
+
+    Raises:
+        DatasetError: when it is no place for a file, or no image's name.
+
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise DatasetError(
+            f"expected a sheet's name to end in {', '.join(sorted(SUFFIXES))}, got {path}"
+        )
+    check_place(path, "sheet")
 
 
 def contact_sheet(

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import multiprocessing
 import random
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 
@@ -8,8 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
+from scrapy_captcha.errors import CaptchaError
 from scrapy_captcha.image import HEIGHT, WIDTH, prepare
 from trainer import drawing, fonts, glyphs, synthesis
+from trainer.__main__ import main
 from trainer.fonts import Typeface
 
 
@@ -94,6 +98,52 @@ def test_a_case_sensitive_charset_is_drawn_as_it_is_labelled(faces):
 def test_a_task_that_makes_no_sense_is_refused(faces, charset, length):
     with pytest.raises(ValueError, match="shortest <= longest"):
         drawing.Synthesizer(charset, length, faces)
+
+
+@pytest.mark.parametrize(("charset", "named"), [("漢字", "漢 字"), ("a_/.", "_ / ."), ("abé", "é")])
+def test_characters_that_typefaces_may_lack_are_named_and_not_drawn_as_boxes(
+    tmp_path, capsys, charset, named
+):
+    out = tmp_path / "drawn"
+    assert main(["synthesize", "--out", str(out), "--charset", charset]) == 2
+    assert f"cannot draw {named}: " in capsys.readouterr().err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("sheet", "message"),
+    [
+        ("sheet", "to end in .bmp, .gif, .jpeg, .jpg, .png, .webp, got"),
+        ("sheet.psd", "to end in"),
+        ("missing/sheet.png", "cannot write the sheet"),
+    ],
+)
+def test_a_sheet_that_cannot_be_written_is_refused_before_it_is_drawn(
+    tmp_path, capsys, monkeypatch, sheet, message
+):
+    monkeypatch.setattr(synthesis, "contact_sheet", lambda *_, **__: pytest.fail("it was drawn"))
+    assert main(["synthesize", "--sheet", str(tmp_path / sheet)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_images_that_cannot_be_written_say_where(installed, tmp_path, capsys):
+    (tmp_path / "file").write_bytes(b"")
+    assert main(["synthesize", "--out", str(tmp_path / "file"), "--count", "1"]) == 2
+    assert capsys.readouterr().err == (
+        f"error: cannot write images to {tmp_path / 'file'}: File exists\n"
+    )
+
+
+def test_a_process_that_dies_while_drawing_ends_the_stream_with_what_to_do(installed):
+    # a chunk that is larger than what a pipe holds, so that it dies in the middle of one
+    chunks = synthesis.chunks(seed=5, charset="ab12", length=(4, 4), batch=40, workers=1)
+    with closing(chunks):
+        next(chunks)
+        (process,) = multiprocessing.active_children()
+        process.kill()
+        with pytest.raises(CaptchaError, match=r"ended with code -9.*the same command again"):
+            for _ in chunks:
+                pass
 
 
 def test_sizes_shapes_and_colours_vary(faces):
