@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 #: Answers of each after which a contest ends in any case.
 MOST = 60
 #: Answers of the challenger before which it does not end.
-LEAST = 8
+LEAST = 5
 #: How probable it must be that the challenger is better, or worse, for an earlier end. It has learnt
 #: from this very site, and can be taken back, so that a fair chance of being better is enough: where
-#: 70 of 100 answers of the champion are right, one that gets 84 right is promoted after 13 answers on
-#: average (0.90: 23), one that gets 60 right in a quarter of all contests, one with 50 in 7 of 100.
-BETTER, WORSE = 0.75, 0.98
+#: 70 of 100 answers of the champion are right, one that gets 84 right is promoted after 14 answers on
+#: average (0.90: 23), one that gets 60 right in a quarter of all contests, one with 50 in 8 of 100.
+BETTER, WORSE = 0.80, 0.98
 #: Answers of a new champion during which it may be taken back, the first of them, how many of the
 #: last are looked at, and how probable it must be that it is worse than the one before.
 WATCHED, WATCHED_FROM, LOOKED_AT, FALLEN = 300, 20, 60, 0.999
