@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import random
@@ -15,9 +14,10 @@ import numpy as np
 import tensorflow as tf
 
 from scrapy_captcha.bundle import MODEL, Manifest, described, open_bundle
-from scrapy_captcha.errors import BundleError
+from scrapy_captcha.errors import BundleError, CaptchaError, DatasetError
 from scrapy_captcha.image import prepare
 from trainer import networks, synthesis
+from trainer.archive import damaged, read_archive, write_archive
 from trainer.augment import augment
 from trainer.batches import BATCH, batches
 from trainer.conversion import exact_match
@@ -25,6 +25,7 @@ from trainer.conversion import keras_logits as logits_of
 from trainer.corpus import Corpus, Sample, Task
 from trainer.drawing import ALNUM, Chunk, Synthesizer
 from trainer.finish import Finished, finish, golden_images, provenance
+from trainer.plan import default_architecture
 from trainer.quiet import uninterrupted
 from trainer.transfer import from_base
 
@@ -171,7 +172,12 @@ class Training:
         return model
 
     def save(self, path: Path) -> None:
-        """Write all of it to a file, which is replaced in one go."""
+        """Write all of it to a file, which is replaced in one go.
+
+        Raises:
+            DatasetError: when the disk refuses; then the file is as it was.
+
+        """
         arrays = {f"weight_{i}": w for i, w in enumerate(self.model.get_weights())}
         arrays |= {f"average_{i}": a.numpy() for i, a in enumerate(self.average)}
         arrays |= {f"slot_{i}": v.numpy() for i, v in enumerate(self.optimizer.variables)}
@@ -181,11 +187,7 @@ class Training:
             "chunk": self.chunk,
             "plan": self.identity(),
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        with partial.open("wb") as file:
-            np.savez(file, state=json.dumps(state), **arrays)
-        partial.replace(path)
+        write_archive(path, state, arrays)
 
     def identity(self) -> dict[str, Any]:
         """What another training must share to go on from this one's checkpoint, as JSON has it.
@@ -203,17 +205,12 @@ class Training:
             BundleError: when it is damaged or of another training; then nothing has changed.
 
         """
+        state, arrays = read_archive(path)
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in stored.files}
-            state = json.loads(str(arrays.pop("state")))
             step, seconds, chunk = (state[name] for name in ("step", "seconds", "chunk"))
             theirs = dict(state["plan"])
-        except Exception as e:  # noqa: BLE001 - NumPy raises many kinds for a file it cannot read
-            raise BundleError(
-                f"{path} is no checkpoint of this version, or damaged ({type(e).__name__}: {e}): "
-                "delete it to start anew"
-            ) from None
+        except (KeyError, TypeError, ValueError) as e:
+            raise damaged(path, e) from None
         ours = self.identity()
         if differing := sorted(name for name in ours if theirs.get(name) != ours[name]):
             listed = ", ".join(f"{n} {theirs.get(n)!r} and not {ours[n]!r}" for n in differing)
@@ -244,7 +241,7 @@ def easy_images(plan: Plan) -> Corpus:
 def pretrain(
     *,
     out: Path,
-    architecture: str = "four_head_compact",
+    architecture: str | None = None,
     charset: str = ALNUM,
     length: tuple[int, int] = (4, 4),
     minutes: float = 60,
@@ -259,13 +256,14 @@ def pretrain(
 
     Args:
         out: the bundle's folder; its name becomes the bundle's.
-        architecture: a name in `networks.ARCHITECTURES`.
+        architecture: a name in `networks.ARCHITECTURES`; ``None`` for the base's, or without a base
+            for what suits the lengths.
         charset: the characters, in the order of the classes.
         length: shortest and longest text.
         minutes: time on the clock, summed over the runs when one was resumed.
         seed: of images, weights and order.
         workers: processes that draw.
-        base: a bundle of the same architecture to start from, such as that for another length.
+        base: a bundle to start from, such as that for another length, or of a wider network.
         checkpoint: where to keep what is needed to go on after a kill; if the file exists, the same
             training goes on from there. By default beside ``out``.
         report: gets one line of progress at a time.
@@ -277,20 +275,32 @@ def pretrain(
     Raises:
         BundleError: when no such bundle can be made, the base or the checkpoint does not fit, or
             ``out`` cannot be written.
+        CaptchaError: when the characters cannot be drawn, or a process that draws has ended. What
+            was learnt until then is in the checkpoint, as after a `KeyboardInterrupt`.
 
     """
+    if architecture is None:
+        known = open_bundle(base).manifest if base is not None else None
+        architecture = default_architecture(length, known)
     plan = Plan(architecture, charset, length, minutes, seed, workers, base)
     described(plan.manifest(out.name), {MODEL: b""})  # else nobody could open what is written
     checkpoint = checkpoint or out.with_name(f"{out.name}.checkpoint.npz")
+    drawer = Synthesizer(charset, length)
     training = Training(plan)
     if checkpoint.exists():
         training.restore(checkpoint)
         report(f"going on from {checkpoint}: step {training.step}, {training.seconds / 60:.1f} min")
-    drawer = Synthesizer(charset, length)
-    holdout = drawer.chunk(seed + 1, -1, HOLDOUT, 1.0)
-    if training.progress < 1:
-        _train(training, holdout, checkpoint, report, every)
-    finished = finished_bundle(training, holdout, out.name)
+    begun = training.step
+    try:
+        holdout = drawer.chunk(seed + 1, -1, HOLDOUT, 1.0)
+        if training.progress < 1:
+            _train(training, holdout, checkpoint, report, every)
+        finished = finished_bundle(training, holdout, out.name)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_stop(training, checkpoint, begun)) from None
+    except CaptchaError:
+        report(_stop(training, checkpoint, begun))
+        raise
     for line in (*finished.packed.notes, *finished.packed.oversize()):
         report(line)
     manifest = finished.packed.manifest
@@ -302,6 +312,19 @@ def pretrain(
         version = finished.packed.write(out)
         checkpoint.unlink(missing_ok=True)
     return version
+
+
+def _stop(training: Training, checkpoint: Path, begun: int) -> str:
+    """Keep what was learnt since the step that this run began with; returns a line on it."""
+    with uninterrupted():
+        try:
+            if training.step > begun:
+                training.save(checkpoint)
+        except DatasetError as e:
+            return str(e)
+    if not checkpoint.exists():
+        return "nothing was learnt yet"
+    return f"the same command goes on from {checkpoint}"
 
 
 def finished_bundle(training: Training, holdout: Chunk, name: str) -> Finished:
@@ -374,7 +397,10 @@ def _train(
             f"{training.seconds / 60:6.1f} min  step {training.step:6d}  loss {np.mean(losses):.4f}"
             f"  holdout {score:.4f}  {speed:.0f} images/s"
         )
-        training.save(checkpoint)
+        try:
+            training.save(checkpoint)
+        except DatasetError as e:
+            report(f"{e}; going on without")
         losses, measured, steps = [], time.perf_counter(), training.step
         if over:
             return
