@@ -5,7 +5,6 @@ It is safe to run while crawls write: what a living process may still be writing
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import uuid
@@ -86,7 +85,7 @@ def verify(root: Path) -> Report:
     :raises DatasetError: when there is no such folder, or it cannot be read or repaired
     """
     if not root.is_dir():
-        raise DatasetError(errno.ENOENT, "no such dataset folder", str(root))
+        raise DatasetError(f"no such dataset folder: {root}")
     report = Report()
     with explained(root):
         for site_dir in [root] if is_site(root) else sorted(filter(is_site, root.iterdir())):

@@ -9,8 +9,13 @@ from pathlib import Path
 
 from scrapy_captcha.bundle import MAX_HEADS
 
-#: What `trainer.networks`, which takes a moment to import, can build.
-ARCHITECTURES = ("four_head_compact", "four_head_wide", "many_head_compact", "four_head_vgg")
+#: What `trainer.networks`, which takes a moment to import, can build, and what for.
+ARCHITECTURES = {
+    "four_head_compact": "the default for texts of one length up to four",
+    "many_head_compact": "it counts: the default for longer ones and several lengths",
+    "four_head_wide": "to start one of the compact ones from, by pretrain --base",
+    "four_head_vgg": "larger and slower, for comparison",
+}
 #: Beyond it, sums of losses lose the others.
 MAX_WEIGHT = 1e6
 

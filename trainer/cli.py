@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from scrapy_captcha.errors import CaptchaError, DatasetError
 from scrapy_captcha.versions import REPORT, roll_back
 from trainer.arguments import (
+    ARCHITECTURES,
     above_zero,
     architecture,
     characters,
@@ -249,7 +250,7 @@ def parser() -> argparse.ArgumentParser:
     pretrain.add_argument("--out", type=Path, required=True, metavar="BUNDLE")
     pretrain.add_argument("--minutes", type=above_zero, required=True)
     pretrain.add_argument("--seed", type=seed, default=0)
-    pretrain.add_argument("--architecture", type=architecture, default="four_head_compact")
+    _add_architecture(pretrain)
     pretrain.add_argument(
         "--base", metavar="BUNDLE", help="start from a bundle, perhaps of a wider network"
     )
@@ -280,11 +281,7 @@ def _add_fit(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     fit.add_argument("--minutes", type=above_zero, default=3.0, help="at most (default: 3)")
     fit.add_argument("--seed", type=seed, default=0)
-    fit.add_argument(
-        "--architecture",
-        type=architecture,
-        help="from scratch: four_head_compact (the default) or four_head_vgg",
-    )
+    _add_architecture(fit)
     fit.add_argument(
         "--charset",
         type=characters,
@@ -341,6 +338,16 @@ def _add_rejections(command: argparse.ArgumentParser) -> None:
         default=0.0,
         metavar="WEIGHT",
         help="of what rejected answers say, beside the confirmed ones (default: 0)",
+    )
+
+
+def _add_architecture(command: argparse.ArgumentParser) -> None:
+    names = "; ".join(f"{name} ({what})" for name, what in ARCHITECTURES.items())
+    command.add_argument(
+        "--architecture",
+        type=architecture,
+        metavar="NAME",
+        help=f"with --base by default the base's, else one of {names}",
     )
 
 

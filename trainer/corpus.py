@@ -91,11 +91,13 @@ class Corpus:
         samples: readable images, each with one label and each but once.
         images: float16 of shape (samples, 32, 90), as `scrapy_captcha.image.prepare` gives.
         notes: one line for each kind of thing that was left out.
+        conflicts: images that were left out as they stand under several labels.
     """
 
     samples: tuple[Sample, ...]
     images: NDArray[np.float16]
     notes: tuple[str, ...]
+    conflicts: tuple[Sample, ...] = ()
 
     @property
     def labels(self) -> list[str]:
@@ -252,10 +254,10 @@ def load(
     left_out = {
         "unreadable or damaged": unreadable,
         "second copies of an image": duplicates,
-        "one image under two labels": conflicts,
+        "one image under two labels": [s.name for s in conflicts],
     }
     notes = tuple(
-        f"left out {len(names)} files ({what}): {name_some(names)}"
+        f"left out {len(names)} file{'s' * (len(names) > 1)} ({what}): {name_some(names)}"
         for what, names in left_out.items()
         if names
     )
@@ -269,7 +271,7 @@ def load(
             f"all {len(kept)} images have the one label {kept[0].label!r}: "
             "there is nothing to tell apart"
         )
-    return Corpus(kept, np.stack([p for _, p in readable]), notes)
+    return Corpus(kept, np.stack([p for _, p in readable]), notes, tuple(conflicts))
 
 
 def fold(samples: Iterable[Sample], case: str) -> list[Sample]:
@@ -282,21 +284,21 @@ def fold_case(text: str, case: str) -> str:
     return text.lower() if case == "lower" else text
 
 
-def sort_out(samples: Iterable[Sample]) -> tuple[list[Sample], list[str], list[str]]:
+def sort_out(samples: Iterable[Sample]) -> tuple[list[Sample], list[str], list[Sample]]:
     """Keep each image once, and none that stands under two labels.
 
     Returns:
-        The samples kept, the names of second copies, the names of images in conflict.
+        The samples kept, the names of second copies, the samples in conflict.
     """
     by_digest: dict[str, list[Sample]] = {}
     for sample in samples:
         by_digest.setdefault(sample.digest, []).append(sample)
     kept: list[Sample] = []
     duplicates: list[str] = []
-    conflicts: list[str] = []
+    conflicts: list[Sample] = []
     for same in by_digest.values():
         if len({s.label for s in same}) > 1:
-            conflicts += [s.name for s in same]
+            conflicts += same
         else:
             kept.append(same[0])
             duplicates += [s.name for s in same[1:]]
@@ -349,6 +351,17 @@ def check_labels(samples: Sequence[Sample], task: Task) -> None:
         )
     if problems:
         raise DatasetError("; ".join(problems))
+
+
+def doubt(conflicts: Sequence[Sample], task: Task) -> list[str]:
+    """A line on images under two labels, one of which cannot be right, if there are any."""
+    names = [sample.name for sample in conflicts if not task.reads(sample.label)]
+    if not names:
+        return []
+    return [
+        f"of those under two labels, these are not {task.lengths} of the characters that are read; "
+        f"without them the images could be learnt from: {name_some(names)}"
+    ]
 
 
 def encode(labels: Sequence[str], task: Task) -> NDArray[np.int32]:

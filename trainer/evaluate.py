@@ -245,7 +245,7 @@ def evaluate(
         score=score(readings, [sample.label for sample in samples], groups),
         latency=statistics.median(times) if times else 0.0,
         unreadable=tuple(s.name for s, r in zip(samples, readings, strict=True) if r is None),
-        conflicts=tuple(conflicts),
+        conflicts=tuple(sample.name for sample in conflicts),
         beyond=tuple(
             s.name for s in samples if len(s.label) not in lengths or set(s.label) - known
         ),

@@ -129,7 +129,7 @@ def prepare(options: Options) -> Job:
         loaded=loaded,
         task=task,
         emphasis=choose_emphasis(options, task, parts.train_on),
-        architecture=choose_architecture(options, manifest),
+        architecture=choose_architecture(options, manifest, task),
         parts=parts,
         rejected=load_rejected(options.datasets if options.rejected or champion else (), task),
         champion=champion,
@@ -153,7 +153,8 @@ def fit(options: Options, reporter: Lines) -> Fitted:
     """
     start = time.monotonic()
     job = prepare(options)
-    reporter.say("\n".join([*job.loaded.notes, describe(job.parts, job.task)]))
+    doubted = corpus.doubt(job.loaded.conflicts, job.task)
+    reporter.say("\n".join([*job.loaded.notes, *doubted, describe(job.parts, job.task)]))
     with drawing(job.task, options.seed, options.replay) as started:
         import_tensorflow()
         import keras  # noqa: PLC0415

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import math
-import os
 import shutil
 from dataclasses import dataclass
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,8 +29,12 @@ HOLDOUT_FROM = 200
 #: A holdout smaller than this says nothing.
 MIN_HOLDOUT = 10
 DEFAULT_ARCHITECTURE = "four_head_compact"
+#: The one with a layer that counts, and the longest text that can be read well without.
+COUNTING, UNCOUNTED = "many_head_compact", 4
 #: What a version takes on the disk at most, several times over.
 FREE_BYTES = 32 << 20
+#: What a full disk, or a used-up quota, says.
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 SCRATCH_PASSES = 30
 #: An epoch is a pass over the images, but has at least and at most so many steps.
 EPOCH_STEPS = (40, 300)
@@ -134,8 +139,14 @@ def check_out(out: Path) -> None:
     check_place(out)
     parents = (out.absolute(), *out.absolute().parents)
     existing = next(folder for folder in parents if folder.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise BundleError(f"cannot write a bundle to {out}: {existing} is not a writable folder")
+    try:
+        with TemporaryFile(dir=existing):  # permissions do not say all, /proc has them
+            pass
+    except OSError as e:
+        if e.errno not in FULL:
+            raise BundleError(
+                f"cannot write a bundle to {out}: {existing} is not a writable folder"
+            ) from None
     free = shutil.disk_usage(existing).free
     if free < FREE_BYTES:
         raise DatasetError(
@@ -233,8 +244,16 @@ def choose_emphasis(options: Options, task: Task, train_on: Corpus) -> Emphasis:
     return Emphasis(heads, classes, options.label_smoothing, options.rejected)
 
 
-def choose_architecture(options: Options, base: Manifest | None) -> str:
-    """The base's architecture, or the one asked for.
+def default_architecture(lengths: tuple[int, int], base: Manifest | None = None) -> str:
+    """The base's architecture, or without a base what suits the shortest and longest text."""
+    if base:
+        return base.architecture
+    shortest, longest = lengths
+    return COUNTING if longest > UNCOUNTED or shortest < longest else DEFAULT_ARCHITECTURE
+
+
+def choose_architecture(options: Options, base: Manifest | None, task: Task) -> str:
+    """The base's architecture, or from scratch the one asked for or the default.
 
     Raises:
         BundleError: when they differ.
@@ -244,7 +263,7 @@ def choose_architecture(options: Options, base: Manifest | None) -> str:
             f"the base {base.name!r} is a {base.architecture}, not a {options.architecture}: "
             "leave out --architecture, or --base"
         )
-    return base.architecture if base else options.architecture or DEFAULT_ARCHITECTURE
+    return options.architecture or default_architecture((task.min_length, task.length), base)
 
 
 @dataclass(frozen=True)
@@ -329,12 +348,19 @@ def describe(parts: Split, task: Task) -> str:
 
 
 def origin(base: Manifest | None, task: Task, architecture: str) -> str:
-    """A line on what it starts from."""
+    """What it starts from, and a second line where another base would be better."""
     if base is None:
         return f"{architecture} from scratch"
     same = (base.charset, base.length, base.min_length)
-    whole = same == (task.charset, task.length, task.min_length)
-    return f"from {base.name}" + ("" if whole else ", with new heads for this charset and length")
+    if same == (task.charset, task.length, task.min_length):
+        return f"from {base.name}"
+    text = f"from {base.name}, with new heads for this charset and length"
+    if task.length > base.length and base.architecture != COUNTING:
+        text += (
+            f"\n{base.name} does not count characters and learns texts of {task.lengths} slowly: "
+            "--base alnum8 counts"
+        )
+    return text
 
 
 def choose_schedule(

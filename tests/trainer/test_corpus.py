@@ -8,7 +8,7 @@ from drawn_captchas import captcha, texts, write_folder
 
 from scrapy_captcha.dataset import Dataset
 from scrapy_captcha.errors import DatasetError
-from trainer.corpus import Task, check_labels, encode, gather, load
+from trainer.corpus import Task, check_labels, doubt, encode, gather, load
 
 
 def test_a_plain_folder_gives_labels_and_ignores_what_is_no_image(tmp_path):
@@ -58,9 +58,22 @@ def test_copies_conflicts_and_unreadable_images_are_left_out_each_with_a_count(t
     assert "left out 2 files (unreadable or damaged)" in notes
     assert "33_torn.png" in notes
     assert "44_empty.png" in notes
-    assert "left out 1 files (second copies of an image)" in notes
+    assert "left out 1 file (second copies of an image)" in notes
     assert "left out 2 files (one image under two labels)" in notes
     assert "77_0001.png" in notes
+
+
+def test_of_two_labels_of_an_image_that_is_named_which_cannot_be_right(tmp_path):
+    write_folder(tmp_path, ["00", "11", "22"])
+    for name in ("777", "0z"):
+        (tmp_path / f"{name}_0001.png").write_bytes((tmp_path / "11_0001.png").read_bytes())
+    loaded = load([tmp_path], "lower")
+    task = Task("0127", 2, 2, "lower")
+    check_labels(loaded.samples, task)  # one that is left out stops nothing
+    (line,) = doubt(loaded.conflicts, task)
+    assert "these are not 2 of the characters that are read" in line
+    assert line.endswith(f": {tmp_path / '0z_0001.png'}, {tmp_path / '777_0001.png'}")
+    assert doubt(loaded.conflicts, Task("0127z", 3, 2, "lower")) == []
 
 
 def test_labels_that_differ_only_in_case_are_no_conflict_once_folded(tmp_path):
@@ -112,7 +125,7 @@ def test_a_damaged_member_of_a_zip_is_left_out_and_the_rest_is_read(tmp_path, me
     path.write_bytes(content)
     loaded = load([path], "lower")
     assert loaded.labels == ["00", "10"]
-    assert f"left out 1 files (unreadable or damaged): {path}:01.png" in loaded.notes
+    assert f"left out 1 file (unreadable or damaged): {path}:01.png" in loaded.notes
 
 
 def test_labels_that_do_not_fit_are_named_and_counted(tmp_path):

@@ -4,6 +4,7 @@ import errno
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -197,8 +198,8 @@ def test_what_is_left_out_is_said_before_anything_else(trained, tmp_path, capsys
     monkeypatch.setitem(sys.modules, "tensorflow", None)  # as far as this goes
     assert main(["fit", "--dataset", str(tmp_path / "site"), "--out", str(tmp_path / "out")]) == 2
     said = capsys.readouterr().out
-    assert "left out 1 files (unreadable or damaged)" in said
-    assert "left out 1 files (second copies of an image)" in said
+    assert "left out 1 file (unreadable or damaged)" in said
+    assert "left out 1 file (second copies of an image)" in said
     assert "left out 2 files (one image under two labels)" in said
     assert "zz_other.png" in said
 
@@ -267,6 +268,12 @@ def test_a_place_that_is_no_bundle_and_a_full_disk_are_refused(
     message = refused(capsys, "--dataset", folder, "--out", tmp_path / "deep" / "out")
     assert "too little disk" in message
     assert not (tmp_path / "deep").exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that refuses even root")
+def test_a_folder_that_refuses_files_is_not_taken_for_a_full_disk(folder, capsys):
+    message = refused(capsys, "--dataset", folder, "--out", "/proc/out")
+    assert "cannot write a bundle to /proc/out: /proc is not a writable folder" in message
 
 
 def test_without_tensorflow_the_message_says_what_to_install(tmp_path, folder, capsys, monkeypatch):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,11 @@ from trainer.losses import per_head_cross_entropy  # noqa: E402
 from trainer.plan import (  # noqa: E402
     Emphasis,
     Options,
+    choose_architecture,
     choose_emphasis,
     choose_schedule,
     describe,
+    origin,
     split,
 )
 
@@ -88,6 +91,39 @@ def test_weights_from_a_file_keep_their_relations_in_the_case_of_the_bundle():
     assert a == blank
     assert found.label_smoothing == 0.2
     assert emphasis(["ab"], task) == Emphasis((1.0, 1.0), None, 0.05)
+
+
+@pytest.mark.parametrize(
+    ("shortest", "longest", "architecture"),
+    [
+        (1, 1, "four_head_compact"),
+        (4, 4, "four_head_compact"),
+        (5, 5, "many_head_compact"),
+        (3, 4, "many_head_compact"),
+    ],
+)
+def test_from_scratch_long_texts_and_several_lengths_get_the_network_that_counts(
+    shortest, longest, architecture
+):
+    task = Task("ab", longest, shortest, "lower")
+    asked = Options(("site",), Path("out"))
+    assert choose_architecture(asked, None, task) == architecture
+    told = replace(asked, architecture="four_head_vgg")
+    assert choose_architecture(told, None, task) == "four_head_vgg"
+    base = Manifest("old", "ab", 4, 4, "four_head_wide")
+    assert choose_architecture(asked, base, task) == "four_head_wide"
+
+
+def test_a_longer_task_than_the_bases_is_told_of_a_base_that_counts():
+    short = Manifest("alnum4", "ab", 4, 4, "four_head_compact")
+    said = origin(short, Task("ab", 5, 5, "lower"), "four_head_compact")
+    assert said.count("\n") == 1
+    assert said.endswith(
+        "alnum4 does not count characters and learns texts of 5 slowly: --base alnum8 counts"
+    )
+    assert "\n" not in origin(short, Task("abc", 4, 4, "lower"), "four_head_compact")
+    counting = replace(short, architecture="many_head_compact")
+    assert "\n" not in origin(counting, Task("ab", 9, 9, "lower"), "many_head_compact")
 
 
 class Watched:
