@@ -1,15 +1,19 @@
-"""What happens to a whole captcha at the end: warps, grain, blur, lost resolution, few colours."""
+"""What happens to a whole captcha at the end: warps, grain, blur, and how it is saved."""
 
 from __future__ import annotations
 
+import random
 from io import BytesIO
-from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image, ImageFilter, ImageOps
 
-if TYPE_CHECKING:
-    import random
+from scrapy_captcha.image import decode
+
+#: How many images are saved in one of these ways.
+DITHERED, TRANSPARENT = 0.01, 0.015
+#: Backgrounds at least so bright can be transparent.
+LIGHT = 150.0
 
 
 def wave(image: Image.Image, rng: random.Random) -> Image.Image:
@@ -80,8 +84,33 @@ def jpeg(image: Image.Image, rng: random.Random) -> Image.Image:
     return Image.open(buffer).convert("RGB")
 
 
+def dithered(image: Image.Image) -> Image.Image:
+    """Black and white alone, greys as patterns of dots."""
+    return ImageOps.autocontrast(image.convert("L")).convert("1").convert("RGB")
+
+
+def transparent(image: Image.Image, rng: random.Random) -> Image.Image:
+    """Saved with a transparent background and read again.
+
+    Most drawing programs mix the edges of characters with the colour that is under a transparent
+    background, black or some other; on the reader's white they then have a seam of it. Light ink
+    would not be seen on white, so it stays as it was.
+    """
+    pixels = np.asarray(image).astype(np.float32)
+    ground = np.median(pixels, axis=(0, 1))
+    if ground.mean() < LIGHT:
+        return image
+    distance = np.abs(pixels - ground).max(axis=-1)
+    share = np.clip(distance / max(1.0, float(np.quantile(distance, 0.97))), 0, 1)[..., None]
+    matte = np.array([rng.choice((0, 0, 128, 255)) for _ in range(3)], np.float32)
+    mixed = np.concatenate([pixels * share + matte * (1 - share), share * 255], axis=-1)
+    buffer = BytesIO()
+    Image.fromarray(np.rint(mixed).astype(np.uint8), "RGBA").save(buffer, "PNG", compress_level=1)
+    return Image.fromarray(decode(buffer.getvalue()))
+
+
 def damage(image: Image.Image, rng: random.Random, busy: float) -> Image.Image:
-    """What happens at the end: grain, blur, lost resolution, few colours, JPEG."""
+    """What happens at the end: grain, blur, lost resolution, few colours, transparency, JPEG."""
     width, height = image.size
     if rng.random() < 0.14 * busy:
         image = grain(image, rng)
@@ -107,6 +136,10 @@ def damage(image: Image.Image, rng: random.Random, busy: float) -> Image.Image:
         darkest, lightest = int(levels.min()), int(levels.max())
         level = darkest + (lightest - darkest) * rng.uniform(0.4, 0.7)
         image = grey.point([0 if i < level else 255 for i in range(256)]).convert("RGB")
+    elif roll > 1 - DITHERED:
+        image = dithered(image)
+    elif roll > 1 - DITHERED - TRANSPARENT:
+        image = transparent(image, random.Random(roll))
     if rng.random() < 0.45:
         image = jpeg(image, rng)
     return image

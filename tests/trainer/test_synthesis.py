@@ -12,7 +12,7 @@ from PIL import Image, ImageFont
 
 from scrapy_captcha.errors import CaptchaError
 from scrapy_captcha.image import HEIGHT, WIDTH, prepare
-from trainer import drawing, fonts, glyphs, synthesis
+from trainer import damage, drawing, fonts, glyphs, synthesis
 from trainer.__main__ import main
 from trainer.fonts import Typeface
 
@@ -166,6 +166,48 @@ def test_without_clutter_and_damage_most_of_the_picture_is_background(faces):
     busy = [np.mean(prepare(synthesis.encoded(drawer.draw(rng, 1.0)[0])) > 0.8) for _ in range(60)]
     assert np.mean(quiet) > np.mean(busy)
     assert np.mean(quiet) > 0.7
+
+
+class Rolled(random.Random):
+    """Always the same roll, so that one thing happens and no other."""
+
+    def __init__(self, roll):
+        super().__init__(0)
+        self._roll = roll
+
+    def random(self):
+        return self._roll
+
+
+def bar_on(ground, ink):
+    image = Image.new("RGB", (80, 30), ground)
+    image.paste(ink, (20, 5, 30, 25))
+    image.paste(tuple((a + b) // 2 for a, b in zip(ground, ink, strict=True)), (30, 5, 31, 25))
+    return image
+
+
+def test_one_in_a_hundred_is_saved_in_black_and_white_with_greys_as_dots():
+    grey = Image.new("RGB", (80, 30), (150, 150, 150))
+    saved = damage.damage(grey, Rolled(0.999), 1.0)
+    assert {colour for _, colour in saved.getcolors()} == {(0, 0, 0), (255, 255, 255)}
+    assert np.asarray(saved).mean() == pytest.approx(150, abs=5)
+
+
+def test_a_transparent_background_is_white_as_a_crawl_decodes_it_and_edges_have_a_seam():
+    image = bar_on((220, 230, 200), (40, 0, 90))
+    roll = 1 - damage.DITHERED - damage.TRANSPARENT / 2
+    saved = damage.damage(image, Rolled(roll), 1.0)
+    assert saved.getpixel((5, 5)) == (255, 255, 255)
+    assert saved.getpixel((25, 15)) == (40, 0, 90)
+    opaque = np.array(image.getpixel((30, 15)), float)
+    assert np.abs(opaque - saved.getpixel((30, 15))).max() > 20
+    seams = {damage.transparent(image, random.Random(i)).getpixel((30, 15)) for i in range(20)}
+    assert len(seams) > 5
+
+
+def test_light_text_on_dark_ground_is_not_made_transparent():
+    image = bar_on((30, 30, 60), (250, 250, 250))
+    assert damage.transparent(image, random.Random(1)) is image
 
 
 def test_written_images_are_a_plain_dataset_of_labelled_files(installed, tmp_path):
