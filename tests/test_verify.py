@@ -177,7 +177,7 @@ def test_every_site_of_a_dataset_is_checked(site, tmp_path):
 
 def test_a_folder_that_is_no_dataset_is_named(tmp_path):
     assert "holds no site" in verify(tmp_path).notes[0]
-    with pytest.raises(DatasetError, match="^no such dataset folder: .*misspelt$"):
+    with pytest.raises(DatasetError, match=r"^no such dataset folder: .*misspelt$"):
         verify(tmp_path / "misspelt")
 
 
