@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 MOST = 60
 #: Answers of the challenger before which it does not end.
 LEAST = 5
-#: How probable it must be that the challenger is better, or worse, for an earlier end. It has learnt
-#: from this very site, and can be taken back, so that a fair chance of being better is enough: where
-#: 70 of 100 answers of the champion are right, one that gets 84 right is promoted after 14 answers on
-#: average (0.90: 23), one that gets 60 right in a quarter of all contests, one with 50 in 8 of 100.
+#: How probable it must be that the challenger is better, or worse, for an earlier end. It has
+#: learnt from this very site, and can be taken back, so a fair chance of being better is enough:
+#: where 70 of 100 answers of the champion are right, one that gets 84 right is promoted after 14
+#: answers on average (at 0.90: 23), one that gets 60 right in a quarter of all contests, one with
+#: 50 in 8 of 100.
 BETTER, WORSE = 0.80, 0.98
 #: Answers of a new champion during which it may be taken back, the first of them, how many of the
 #: last are looked at, and how probable it must be that it is worse than the one before.

@@ -42,9 +42,13 @@ CAPTCHA_DATASET = "captchas"
 # was not trained on, so it gets more.
 CAPTCHA_MAX_ATTEMPTS = 20
 
-# Readings below this confidence (0 to 1) are not submitted: a new image is fetched instead. It
-# takes effect on a site once 100 of its answers have been judged.
-CAPTCHA_MIN_CONFIDENCE = 0.0
+# Readings below this confidence (0 to 1) are not submitted: a new image is fetched instead. None
+# chooses it by how often the site has accepted lately.
+CAPTCHA_MIN_CONFIDENCE = None
+
+# After so many newly confirmed images of a site its reader is trained on them, beside the crawl;
+# 25 is a good number. Needs the extra `train`. None trains only when you do: see the README.
+CAPTCHA_RETRAIN_AFTER = None
 
 # Seconds that one solve may take, all its attempts together.
 CAPTCHA_TIMEOUT = 60
