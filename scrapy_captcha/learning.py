@@ -202,6 +202,7 @@ class Learning:
     def stop_storing(self, site: Site, e: DatasetError) -> None:
         """The site's dataset cannot be read or written: keep nothing more of it, crawl on."""
         site.dataset = None
+        site.lineup.drop(afresh=False)  # whoever won could not be promoted on that disk
         self._counters.add(site.key, stats.failed("storage"))
         logger.error(
             "Nothing more of %(site)s will be stored in this crawl: %(e)s",

@@ -12,6 +12,7 @@ from scrapy_captcha.config import JUDGED_BEFORE, JUDGED_LATELY
 from scrapy_captcha.drift import Drift
 from scrapy_captcha.honesty import Canaries, Suspicion, known_wrong
 from scrapy_captcha.lineup import Lineup
+from scrapy_captcha.models import OWN
 
 if TYPE_CHECKING:
     from scrapy_captcha.config import SiteRule
@@ -27,6 +28,7 @@ class Site:
     :param dataset: where its attempts go; ``None`` keeps nothing
     :param retrain_after: newly confirmed images after which its model is trained; ``None`` for not
 
+    :ivar bundle: where the models are that its data trained, even when nothing more is stored
     :ivar attempts: judged ones, those of earlier crawls included; ``None`` before they are counted
     :ivar lately: of the last answers of this crawl, whether they were accepted, and their images
     :ivar fresh: confirmed images that no training has been started for
@@ -43,6 +45,7 @@ class Site:
         self.rule = rule
         self.lineup = Lineup(arm)
         self.dataset = dataset
+        self.bundle = dataset and dataset.path / OWN
         self.retrain_after = retrain_after
         self.attempts: int | None = None
         self.lately: deque[tuple[bool, int]] = deque(maxlen=JUDGED_LATELY)

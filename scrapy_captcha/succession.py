@@ -200,8 +200,8 @@ class Succession:
 
 def _own(site: Site) -> Path:
     """Where the site's own bundle is."""
-    assert site.dataset is not None
-    return site.dataset.path / OWN
+    assert site.bundle is not None
+    return site.bundle
 
 
 def look(site: Site, dataset: SiteDataset) -> Found:

@@ -148,6 +148,29 @@ def test_a_promoted_model_that_fails_afterwards_is_taken_back(
     assert any(request["restart"] for request in trainer.requests[1:]) or len(trainer.requests) == 1
 
 
+def test_a_disk_that_fails_during_a_contest_costs_no_page(
+    crawl: Callable[..., Crawl], tmp_path: Path, bundles: Any, readers: Any
+) -> None:
+    trainer = Trainer(tmp_path, bundles["new"])
+    with Judge(readers, {"old": 0.4, "new": 1.0}) as site:
+        hold_back(site, 7, until=lambda: trainer.answers)
+        others, confirmed = site.on_request, own(tmp_path, site).parent / "confirmed"
+
+        def fail(seen: Any) -> None:
+            others(seen)
+            if site.count("new") and confirmed.is_dir():
+                confirmed.rename(confirmed.with_name("away"))
+                confirmed.write_text("in the way")
+
+        site.on_request = fail
+        result = crawl(site, 40, RULE, trainer=trainer.command, **options(bundles))
+    assert len(result.items) == 40
+    assert result.failures == []
+    assert result.captcha["failed/storage"] == 1
+    assert "promoted" not in result.captcha
+    assert 1 <= site.count("new") <= 3
+
+
 def test_a_trainer_that_is_killed_costs_nothing_but_itself(
     crawl: Callable[..., Crawl], tmp_path: Path, bundles: Any, readers: Any
 ) -> None:
