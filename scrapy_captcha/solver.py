@@ -177,7 +177,11 @@ class Solver:
         reading: Reading,
         wrong: str,
     ) -> Judgement:
-        """Submit what is known to be wrong; it is no attempt at the captcha and counts as none."""
+        """Submit what is known to be wrong; it is no attempt at the captcha and counts as none.
+
+        What it brought is the page asked for only if the site let us in and what lies behind does
+        not depend on the answer.
+        """
         accepted = None
         try:
             submission = _filled(site.rule, task, challenge, wrong)
@@ -185,7 +189,9 @@ class Solver:
             accepted = judgement.accepted
         finally:
             await self._learning.canary_judged(site, reading, wrong, accepted)
-        return judgement
+        if judgement.page is None or (accepted and not task.page_is_reply):
+            return judgement
+        return replace(judgement, page=None, challenge=None)
 
     async def _submit(
         self, task: Task, challenge: Challenge, submission: forms.Submission

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from scrapy.http import TextResponse
 
@@ -35,8 +35,12 @@ class Judgement:
 
 
 class Task(Protocol):
-    """A captcha that stands before something."""
+    """A captcha that stands before something.
 
+    :cvar page_is_reply: whether the page is the site's reply to the very answer that was submitted
+    """
+
+    page_is_reply: ClassVar[bool]
     visit: Visit
     challenge: Challenge | None
 
@@ -55,6 +59,8 @@ class Wall:
 
     :ivar challenge: the captcha at hand, or ``None`` to fetch it afresh
     """
+
+    page_is_reply: ClassVar[bool] = False
 
     def __init__(self, client: Client, visit: Visit, challenge: Challenge, fresh: bool) -> None:
         self.visit = visit
@@ -112,6 +118,8 @@ class QueryForm:
     :param css: which form of the page, when the captcha does not tell
     :param fields: what the spider filled in
     """
+
+    page_is_reply: ClassVar[bool] = True
 
     def __init__(
         self, client: Client, visit: Visit, css: str | None, fields: Mapping[str, str]
