@@ -190,7 +190,7 @@ class SiteDataset:
         with explained(self.path / ATTEMPTS_FOLDER):
             self._prepare(self.path / ATTEMPTS_FOLDER)
             self._journal().add(attempt)
-        return self.settle()
+        return 0 if self._journal().settled else self.settle()
 
     def settle(self) -> int:
         """Complete what canaries have begun; how many confirmed images were taken back for it.
@@ -250,10 +250,12 @@ class _Journal:
     """What one process writes down of a site, and what anybody else does.
 
     :ivar quarantined: whether the site's word counts for nothing at present
+    :ivar settled: whether there is nothing to take back, which takes going through all attempts
     """
 
     def __init__(self, site_dir: Path) -> None:
         self.quarantined = False
+        self.settled = False
         self._marked = ""
         self._site_dir = site_dir
         self._lock = threading.Lock()
@@ -269,8 +271,10 @@ class _Journal:
             for other in self._log.news():
                 if other.verdict == ACCEPTED:
                     self._note(other.image, encode_label(other.guess))
-                elif other.verdict in MARKS and other.time >= self._marked:
-                    self._marked, self.quarantined = other.time, not MARKS[other.verdict]
+                elif other.verdict in MARKS:
+                    self.settled = self.settled and MARKS[other.verdict]
+                    if other.time >= self._marked:
+                        self._marked, self.quarantined = other.time, not MARKS[other.verdict]
             if not self._listed:  # after the news, which leave out writers that have ended
                 for name in names_in(self._confirmed):
                     label, digest = split_name(self._confirmed / name)
@@ -283,7 +287,7 @@ class _Journal:
         with self._lock:
             time = now()
             moved, self.quarantined = settle(self._site_dir, self._log)
-            self._marked = time
+            self._marked, self.settled = time, not self.quarantined
             return moved
 
     def close(self) -> None:

@@ -210,3 +210,30 @@ def test_lines_are_weighed_in_the_order_of_time_whoever_wrote_them(tmp_path):
     words = quarantine.weigh(attempts_in_order(tmp_path))
     assert [image[0] for image, _ in words.valid] == ["2"]
     assert [image[0] for image, _ in words.pending] == ["1"]
+
+
+def test_a_rejected_canary_goes_through_all_attempts_only_when_there_is_something_to_take_back(
+    site, monkeypatch
+):
+    passes = []
+
+    def counted(site_dir: Path):
+        passes.append(site_dir)
+        return attempts_in_order(site_dir)
+
+    monkeypatch.setattr(quarantine, "attempts_in_order", counted)
+    accept(site, "aaaa")
+    site.settle()
+    for _ in range(5):
+        canary(site, "rejected")
+    assert len(passes) == 1
+    other = SiteDataset(KEY, site.path)
+    canary(other, "accepted")
+    other.close()
+    accept(site, "bbbb")  # it learns of the quarantine here
+    passes.clear()
+    canary(site, "rejected")
+    assert len(passes) == 1
+    assert names(site.path / "quarantined") == ["bbbb"]
+    canary(site, "rejected")
+    assert len(passes) == 1
