@@ -175,6 +175,8 @@ def _rule(site: str, given: object, defaults: Mapping[str, Any]) -> SiteRule:
     if not isinstance(given, dict):
         raise ConfigError(f"CAPTCHA_SITES[{site!r}]: expected a dict of rule keys, got {given!r}")
     values = dict(defaults)
+    if "model" in given:  # it is not retrained
+        values.pop("canary_rate", None)
     for key, value in given.items():
         where = f"CAPTCHA_SITES[{site!r}][{key!r}]"
         if key not in _RULE:

@@ -41,6 +41,12 @@ def test_canaries_come_with_retraining_unless_a_rule_says_otherwise() -> None:
     assert read(CAPTCHA_RETRAIN_AFTER=None).sites[SITE].canary_rate == 0
 
 
+def test_a_rule_that_names_a_model_gets_canaries_only_by_its_own_word() -> None:
+    assert read({"model": "alnum4"}, CAPTCHA_RETRAIN_AFTER=25).sites[SITE].canary_rate == 0
+    rule = {"model": "alnum4", "canary_rate": 0.1}
+    assert read(rule, CAPTCHA_RETRAIN_AFTER=25).sites[SITE].canary_rate == 0.1
+
+
 @pytest.mark.parametrize("rate", [-0.1, 0.6, "often", None])
 def test_a_share_of_canaries_is_a_number(rate: object) -> None:
     with pytest.raises(ConfigError, match=r"\['canary_rate'\]: expected a number from 0 to 0.5"):
