@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 #: A canary that is due takes a reading among this share of the least sure, of the last so many,
 #: and any after so many readings: its image is lost, and those were likely lost anyway.
 LEAST_SURE, COMPARED, PATIENCE = 0.2, 50, 10
+#: After so many canaries in a row on which the site gave no verdict, none is hastened any more.
+UNANSWERED = 3
 #: A text that may be right with more than this probability is no canary.
 MAYBE_RIGHT = 1e-3
 #: What is suspected: that of the wrong answers this share is accepted.
@@ -45,26 +47,29 @@ class Canaries:
 
     :param rate: the share of the answers
     :ivar proven: whether the last one of this crawl was rejected, as it should
+    :ivar unanswered: how many in a row the site gave no verdict on
     """
 
     def __init__(self, rate: float, rng: random.Random) -> None:
         self.rate = rate
         self.proven = False
+        self.unanswered = 0
         self._rng = rng
         self._due = self._out = False
         self._waited = 0
         self._confidences: deque[float] = deque(maxlen=COMPARED)
 
     def hasten(self) -> None:
-        """Have one sent soon, unless none is to be sent at all, or one is on its way."""
-        self._due = self._due or (self.rate > 0 and not self._out)
+        """Have one sent soon, unless one is on its way, or no verdict is to be hoped for."""
+        if self.rate > 0 and self.unanswered < UNANSWERED:
+            self._plan()
 
     def takes(self, confidence: float) -> bool:
         """Whether the reading at hand, of such a confidence, is to be replaced by a canary."""
         if not self.rate:
             return False
         if self._rng.random() < self.rate:
-            self.hasten()
+            self._plan()
         lower = sum(other < confidence for other in self._confidences)
         unsure = lower < LEAST_SURE * len(self._confidences)
         self._confidences.append(confidence)
@@ -80,8 +85,13 @@ class Canaries:
     def returned(self, accepted: bool | None) -> None:
         """The site's verdict on a canary; ``None`` if there was none."""
         self._out = False
-        if accepted is not None:
-            self.proven = not accepted
+        if accepted is None:
+            self.unanswered += 1
+        else:
+            self.unanswered, self.proven = 0, not accepted
+
+    def _plan(self) -> None:
+        self._due = self._due or not self._out
 
 
 class Suspicion:

@@ -10,7 +10,7 @@ from scrapy.utils.asyncio import run_in_thread
 
 from scrapy_captcha.config import JUDGED_BEFORE, JUDGED_LATELY
 from scrapy_captcha.drift import Drift
-from scrapy_captcha.honesty import Canaries, Suspicion, known_wrong
+from scrapy_captcha.honesty import UNANSWERED, Canaries, Suspicion, known_wrong
 from scrapy_captcha.lineup import Lineup
 from scrapy_captcha.models import OWN
 
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from scrapy_captcha.dataset import SiteDataset
     from scrapy_captcha.lineup import Arm
     from scrapy_captcha.recognizer import Recognition
+
+#: Confirmed images that waited for a first canary, in a crawl, after which something is wrong: so
+#: many, and so many times those that a training takes.
+WAITED_LONG, WAITED_ROUNDS = 50, 3
 
 
 class Site:
@@ -45,7 +49,7 @@ class Site:
         self.rule = rule
         self.lineup = Lineup(arm)
         self.dataset = dataset
-        self.bundle = dataset and dataset.path / OWN
+        self.bundle = dataset.path / OWN if dataset is not None else None
         self.retrain_after = retrain_after
         self.attempts: int | None = None
         self.lately: deque[tuple[bool, int]] = deque(maxlen=JUDGED_LATELY)
@@ -53,6 +57,8 @@ class Site:
         self.lengths: set[int] = set()
         self.drift = Drift()
         self.suspicion = Suspicion()
+        self._waited = 0
+        self._warned: set[str] = set()
         self._rng = random.Random()
         self.canaries = Canaries(rule.canary_rate if dataset is not None else 0.0, self._rng)
 
@@ -66,6 +72,7 @@ class Site:
         self.lately.append((accepted, images))
         if self.attempts is not None:
             self.attempts += 1
+        self._waited += accepted and self._waits_for_canary
 
     @property
     def acceptance(self) -> float:
@@ -101,6 +108,36 @@ class Site:
         if wrong is not None:
             self.canaries.sent()
         return wrong
+
+    def warning(self) -> str | None:
+        """What keeps canaries from telling anything, once for each reason."""
+        warning = None
+        if self.canaries.unanswered >= UNANSWERED:
+            warning = (
+                f"no verdict on {UNANSWERED} wrong answers in a row, so that it cannot be told "
+                "whether its yes means anything: give the rule a `rejected` that its refusals "
+                "match, or `canary_rate: 0`"
+            )
+        elif self._waits_for_canary and not self._warned:
+            assert self.retrain_after is not None
+            if self._waited >= max(WAITED_LONG, WAITED_ROUNDS * self.retrain_after):
+                warning = (
+                    "nothing is trained on before it has rejected a wrong answer, and there was "
+                    "no reading yet that one could be made of; with `canary_rate: 0` its word is "
+                    "taken as it is"
+                )
+        if warning is None or warning in self._warned:
+            return None
+        self._warned.add(warning)
+        return warning
+
+    @property
+    def _waits_for_canary(self) -> bool:
+        """Whether a training is due but for a canary that was rejected."""
+        if self.retrain_after is None or self.dataset is None or self.dataset.quarantined:
+            return False
+        due = self.fresh >= self.retrain_after
+        return due and self.canaries.rate > 0 and not self.canaries.proven
 
     @property
     def wants_training(self) -> bool:

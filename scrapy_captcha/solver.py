@@ -156,6 +156,7 @@ class Solver:
         if judgement.accepted is None:
             return judgement
         await self._learning.judged(site, reading, judgement.accepted)
+        self._warn(site)
         verdict = ACCEPTED if judgement.accepted else REJECTED
         self._signal(site, verdict, recognition, "")
         logger.debug(
@@ -189,6 +190,7 @@ class Solver:
             accepted = judgement.accepted
         finally:
             await self._learning.canary_judged(site, reading, wrong, accepted)
+            self._warn(site)
         if judgement.page is None or (accepted and not task.page_is_reply):
             return judgement
         return replace(judgement, page=None, challenge=None)
@@ -231,6 +233,12 @@ class Solver:
         except DatasetError as e:
             self._learning.stop_storing(site, e)
             return False
+
+    def _warn(self, site: Site) -> None:
+        warning = site.warning()
+        if warning is not None:
+            extra = {"spider": self._crawler.spider}
+            logger.warning("%s: %s", site.key, warning, extra=extra)
 
     def _signal(
         self, site: Site, verdict: str, recognition: Recognition | None, detail: str

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from judges import Judge
+from judges import Judge, Trainer
 from sites import Answer, Session
 from test_query import Registry, people, queries
 
 from scrapy_captcha.attempts import read_attempts
+from scrapy_captcha.bundle import open_bundle
 from scrapy_captcha.naming import site_folder
 from scrapy_captcha.recognizer import Recognizer
 
@@ -73,3 +74,22 @@ def test_a_page_that_a_site_refuses_after_a_canary_is_asked_for_again(
     assert site.canaries >= 1
     assert len(result.items) == 20
     assert result.failures == []
+
+
+def test_a_site_without_a_verdict_on_wrong_answers_is_named_once_and_sent_no_more_of_them(
+    crawl: Callable[..., Crawl], tmp_path: Path, readers: Any
+) -> None:
+    class Mute(Judge):
+        def refused(self, session: Session, seen: Seen) -> Answer:
+            return Answer("wrong code", 400, "text/plain")
+
+    trainer = Trainer(tmp_path, open_bundle("alnum4").folder)
+    with Mute(readers, {"shipped": 1.0}) as site:
+        rule = {**RULE, "length": 4, "canary_rate": 1e-9}
+        more = {"CAPTCHA_MODEL": "alnum4", "CAPTCHA_RETRAIN_AFTER": 5, "CAPTCHA_BREAKER": 1000}
+        result = crawl(site, 40, rule, trainer=trainer.command, **more)
+    assert len(result.items) == 40
+    assert site.canaries == 3
+    assert trainer.requests == []
+    (said,) = [line for line in result.log if "wrong answer" in line]
+    assert "give the rule a `rejected`" in said

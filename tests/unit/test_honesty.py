@@ -6,7 +6,14 @@ import random
 
 import pytest
 
-from scrapy_captcha.honesty import COMPARED, PATIENCE, Canaries, Suspicion, known_wrong
+from scrapy_captcha.honesty import (
+    COMPARED,
+    PATIENCE,
+    UNANSWERED,
+    Canaries,
+    Suspicion,
+    known_wrong,
+)
 from scrapy_captcha.recognizer import Recognition
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
@@ -88,6 +95,22 @@ def test_a_canary_proves_or_disproves_and_one_without_a_verdict_neither() -> Non
     assert canaries.proven
     canaries.returned(accepted=True)
     assert not canaries.proven
+
+
+def test_none_is_hastened_when_the_last_few_had_no_verdict_until_one_has() -> None:
+    canaries = Canaries(1e-9, random.Random(1))
+
+    def comes() -> bool:
+        canaries.hasten()
+        return any(canaries.takes(0.5) for _ in range(PATIENCE))
+
+    for _ in range(UNANSWERED):
+        assert comes()
+        canaries.sent()
+        canaries.returned(accepted=None)
+    assert not comes()
+    canaries.returned(accepted=False)
+    assert comes()
 
 
 def until(
