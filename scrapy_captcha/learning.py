@@ -136,10 +136,11 @@ class Learning:
             return
         self._counters.add(site.key, stats.CANARY)
         verdict = CANARY_ACCEPTED if accepted else CANARY_REJECTED
+        if not accepted:
+            site.lineup.prove()  # what is promoted while the line is written is not proven by it
         was = site.dataset is not None and site.dataset.quarantined
         taken_back = await self._testify(site, reading, wrong, verdict)
         if not accepted:
-            site.lineup.prove()
             if was:
                 logger.info("%s rejects wrong answers again", site.key, extra=self._extra)
             return

@@ -31,19 +31,21 @@ class Lineup:
     """The readers of one site; each change takes place between two readings.
 
     :ivar challenger: who reads every other captcha while there is a contest
-    :ivar start_afresh: whether the trainer must forget what it made: it was worse, or learnt from
-        answers that do not count
+    :ivar era: how often it has turned out that what the trainer makes is not wanted: it was worse,
+        or learnt from answers that do not count
     """
 
     def __init__(self, champion: Arm) -> None:
         self.champion = champion
         self.challenger: Arm | None = None
         self.contest: Contest | None = None
-        self.start_afresh = False
+        self.era = 0
+        self._learnt = 0
         self._before: Arm | None = None
+        self._trusted = champion
+        self._unproven: list[str] = []
         self._watch: Watch | None = None
         self._answers: deque[bool] = deque(maxlen=MOST)
-        self._proven = True
 
     def next_arm(self) -> Arm:
         """Who reads the next captcha."""
@@ -80,7 +82,8 @@ class Lineup:
         self._before, self._watch = self.champion, Watch(self.contest.champion)
         self.champion, won = self.challenger, self.contest.challenger
         self._answers = deque([True] * won.accepted + [False] * (won.judged - won.accepted), MOST)
-        self._proven = False
+        if self.champion.version is not None:
+            self._unproven.append(self.champion.version)
         self.challenger = self.contest = None
         return self.champion
 
@@ -90,27 +93,44 @@ class Lineup:
         :param afresh: whether the trainer must forget how it came to that challenger
         """
         gone, self.challenger, self.contest = self.challenger, None, None
-        self.start_afresh = self.start_afresh or afresh
+        self.era += afresh
         return gone
 
-    def take_back(self) -> Arm | None:
-        """Go back to the champion before this one, if it is remembered; the one that goes."""
+    def take_back(self) -> list[str]:
+        """Go back to the champion before this one, if it is remembered; the version that goes."""
         if self._before is None:
-            return None
-        gone, self.champion = self.champion, self._before
-        self._before = self._watch = None
-        self._answers.clear()
-        self._proven = self.start_afresh = True
-        return gone
+            return []
+        gone, self._unproven = self.champion, self._unproven[:-1]
+        if self._trusted is gone:
+            self._trusted = self._before
+        self._go_back(self._before)
+        return [gone.version] if gone.version is not None else []
 
     def prove(self) -> None:
         """The site's word has turned out to count: so does what was promoted by it."""
-        self._proven = True
+        self._trusted, self._unproven = self.champion, []
+
+    def distrust(self) -> list[str]:
+        """Go back to the last champion whose word counts; all the versions that go."""
+        gone, self._unproven = self._unproven, []
+        if gone:
+            self._go_back(self._trusted)
+        return gone
+
+    def _go_back(self, arm: Arm) -> None:
+        self.champion = arm
+        self._before = self._watch = None
+        self._answers.clear()
+        self.era += 1
+
+    def learnt(self, era: int) -> None:
+        """The trainer has made something of what it was asked in an era."""
+        self._learnt = era
 
     @property
-    def unproven(self) -> bool:
-        """Whether the champion came to be it by answers that may not count."""
-        return not self._proven
+    def start_afresh(self) -> bool:
+        """Whether the trainer must forget what it made."""
+        return self._learnt != self.era
 
     @property
     def scores(self) -> tuple[Score, Score]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from scrapy.utils.asyncio import run_in_thread
-from scrapy.utils.defer import deferred_from_coro
+from scrapy.utils.defer import deferred_from_coro, maybe_deferred_to_future
+from twisted.internet.defer import DeferredLock
 
 from scrapy_captcha import retraining, signals, stats, versions
 from scrapy_captcha.attempts import attempts_in_order
@@ -18,7 +20,7 @@ from scrapy_captcha.models import OWN, base_of, open_challenger
 from scrapy_captcha.quarantine import weigh
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
     from scrapy.crawler import Crawler
@@ -64,6 +66,8 @@ class Succession:
         self._counters = counters
         self._sites = sites
         self._trainer = trainer
+        self._locks = {key: DeferredLock() for key in sites}
+        self._era = 0
 
     def expect(self, site: Site) -> None:
         """There is something to learn from: the trainer will be wanted before long."""
@@ -76,50 +80,64 @@ class Succession:
             await run_in_thread(self._trainer.close)
 
     async def act(self, site: Site, outcome: Outcome) -> None:
-        """Do what a contest, or the watch over a promotion, has come to."""
+        """Do what a contest, or the watch over a promotion, has come to.
+
+        The lineup changes at once. The disk follows, one step of a site after the other.
+        """
         lineup = site.lineup
         champion, challenger = lineup.scores
         if outcome is Outcome.TAKEN_BACK:
-            await self._take_back(site, "it does worse than the one before")
+            await self._go_back(site, lineup.take_back(), "it does worse than the one before")
         elif outcome is Outcome.PROMOTED:
             await self._promote(site, f"{challenger} accepted against {champion}")
         else:
             gone = lineup.drop(afresh=outcome is Outcome.LOST)
-            await self._discard(site, gone, f"{challenger} accepted against {champion}")
+            async with self._alone(site):
+                await self._discard(site, gone, f"{challenger} accepted against {champion}")
 
     async def _promote(self, site: Site, why: str) -> None:
-        arm = site.lineup.promote()
+        lineup = site.lineup
+        arm = lineup.promote()
         assert arm.version is not None
-        try:
-            await run_in_thread(versions.promote, _own(site), arm.version)
-        except BundleError as e:
-            logger.error("%s", e, extra=self._extra)
-            site.lineup.take_back()
-            return
-        self._counters.add(site.key, stats.PROMOTED)
-        self._changed(site, arm, "promoted", why)
-
-    async def _take_back(self, site: Site, why: str) -> None:
-        """Go back to the champion before this one, on the disk too."""
-        challenger = site.lineup.drop(afresh=True)
-        gone = site.lineup.take_back()
-        if gone is not None:
+        async with self._alone(site):
+            if lineup.champion is not arm:
+                return  # taken back meanwhile
             try:
-                if await run_in_thread(versions.current, _own(site)) == gone.version:
-                    await run_in_thread(versions.roll_back, _own(site), to_none=True)
+                await run_in_thread(versions.promote, _own(site), arm.version)
             except BundleError as e:
                 logger.error("%s", e, extra=self._extra)
-            self._changed(site, site.lineup.champion, "rolled_back", why)
-        for arm in (gone, challenger):
-            await self._discard(site, arm, why)
+                if lineup.champion is arm:
+                    lineup.take_back()
+                return
+            self._counters.add(site.key, stats.PROMOTED)
+            self._changed(site, arm, "promoted", why)
+
+    async def _go_back(self, site: Site, gone: list[str], why: str) -> None:
+        """Go back on the disk from versions that were champions, and delete them.
+
+        A challenger is dropped, too: it came of them, or of what they came of.
+        """
+        challenger, champion = site.lineup.drop(afresh=True), site.lineup.champion
+        async with self._alone(site):
+            if gone:
+                try:
+                    await run_in_thread(versions.withdraw, _own(site), gone)
+                except BundleError as e:
+                    logger.error("%s", e, extra=self._extra)
+                self._changed(site, champion, "rolled_back", why)
+            for version in gone:
+                await self._drop(site, version, why)
+            await self._discard(site, challenger, why)
 
     async def _discard(self, site: Site, arm: Arm | None, why: str) -> None:
-        """Delete a version that lost, or never came to be judged."""
-        if arm is None or arm.version is None:
-            return
+        """Delete a challenger that lost, or never came to be judged."""
+        if arm is not None and arm.version is not None:
+            await self._drop(site, arm.version, why)
+
+    async def _drop(self, site: Site, version: str, why: str) -> None:
         self._counters.add(site.key, stats.ROLLED_BACK)
-        logger.info("%s: %s is dropped: %s", site.key, arm.version, why, extra=self._extra)
-        await self._delete(site, arm.version)
+        logger.info("%s: %s is dropped: %s", site.key, version, why, extra=self._extra)
+        await self._delete(site, version)
 
     async def _delete(self, site: Site, version: str) -> None:
         try:
@@ -129,11 +147,17 @@ class Succession:
 
     async def distrust(self, site: Site) -> None:
         """What was learnt since the site's word was last known to count may be wrong."""
-        why = "the site's word does not count"
-        if site.lineup.unproven:
-            await self._take_back(site, why)
-        else:
-            await self._discard(site, site.lineup.drop(afresh=True), why)
+        await self._go_back(site, site.lineup.distrust(), "the site's word does not count")
+
+    @asynccontextmanager
+    async def _alone(self, site: Site) -> AsyncIterator[None]:
+        """Nobody else changes the site's versions meanwhile; who came first goes first."""
+        lock = self._locks[site.key]
+        await maybe_deferred_to_future(lock.acquire())
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _changed(self, site: Site, arm: Arm, reason: str, why: str) -> None:
         logger.info(
@@ -151,7 +175,10 @@ class Succession:
             return
         answer = self._trainer.poll()
         if answer is not None:
-            deferred_from_coro(self._trained(answer))
+            site = self._sites[answer.key]
+            if not answer.error:
+                site.lineup.learnt(self._era)
+            deferred_from_coro(self._trained(site, answer, self._era))
         due = [site for site in self._sites.values() if site.wants_training]
         if self._trainer.busy or not due:
             return
@@ -164,12 +191,12 @@ class Succession:
             out=str(_own(site)),
             restart=lineup.start_afresh,
         )
-        site.fresh, lineup.start_afresh = 0, False
+        site.fresh, self._era = 0, lineup.era
         logger.info("Training on %s", site.key, extra=self._extra)
         self._trainer.ask(site.key, request)
 
-    async def _trained(self, answer: Answer) -> None:
-        site = self._sites[answer.key]
+    async def _trained(self, site: Site, answer: Answer, era: int) -> None:
+        """Begin a contest with what has come of a request that was made in an era."""
         if answer.error:
             logger.warning(
                 "Training on %(site)s came to nothing: %(error)s",
@@ -179,19 +206,22 @@ class Succession:
             return
         self._counters.add(site.key, stats.RETRAINED)
         logger.info("Trained on %s: %s", site.key, answer.said, extra=self._extra)
-        if answer.version is None or site.dataset is None:
+        if answer.version is None:
             return
-        if site.lineup.start_afresh:  # it was made of what is not wanted any more
-            await self._delete(site, answer.version)
-            return
-        try:
-            arm = await run_in_thread(open_challenger, _own(site), answer.version, site.rule)
-        except (BundleError, ValueError) as e:
-            logger.error("%s cannot be read by a new model: %s", site.key, e, extra=self._extra)
-            return
-        replaced = site.lineup.challenge(arm)
-        if replaced is not None and replaced.version is not None:
-            await self._delete(site, replaced.version)
+        async with self._alone(site):
+            try:
+                arm = await run_in_thread(open_challenger, _own(site), answer.version, site.rule)
+            except (BundleError, ValueError) as e:
+                logger.error("%s cannot be read by a new model: %s", site.key, e, extra=self._extra)
+                return
+            if era != site.lineup.era:  # it was made of what is not wanted any more
+                await self._delete(site, answer.version)
+                return
+            if site.dataset is None:
+                return
+            replaced = site.lineup.challenge(arm)
+            if replaced is not None and replaced.version is not None:
+                await self._delete(site, replaced.version)
 
     @property
     def _extra(self) -> dict[str, object]:

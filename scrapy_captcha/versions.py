@@ -20,7 +20,7 @@ from scrapy_captcha.durable import STALE_SECONDS, sync_folder, unique_name, writ
 from scrapy_captcha.errors import BundleError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
     from pathlib import Path
 
     from scrapy_captcha.bundle import Manifest
@@ -136,6 +136,15 @@ def roll_back(out: Path, *, to_none: bool = False) -> Path | None:
     except OSError as e:
         raise BundleError(f"cannot write the bundle {out}: {e}") from e
     return out / before[0] if before else None
+
+
+def withdraw(out: Path, names: Collection[str]) -> None:
+    """Go back for as long as one of these versions is the current one.
+
+    :raises BundleError: when the disk refuses
+    """
+    while current(out) in names:
+        roll_back(out, to_none=True)
 
 
 def discard(out: Path, version: str) -> None:

@@ -154,18 +154,64 @@ def test_a_champion_that_falls_gives_way_to_the_one_before() -> None:
     lineup.promote()
     outcomes = [lineup.judged(new, accepted=False) for _ in range(WATCHED_FROM)]
     assert outcomes[-1] is Outcome.TAKEN_BACK
-    assert lineup.take_back() is new
+    assert lineup.take_back() == ["new"]
     assert lineup.champion is old
     assert lineup.start_afresh
-    assert lineup.take_back() is None
+    assert lineup.take_back() == []
 
 
-def test_a_promotion_is_unproven_until_a_wrong_answer_was_rejected() -> None:
-    lineup = Lineup(arm("old"))
-    assert not lineup.unproven
-    lineup.challenge(arm("new"))
-    win(lineup)
+def promote(lineup: Lineup, name: str) -> None:
+    lineup.challenge(arm(name))
     lineup.promote()
-    assert lineup.unproven
+
+
+def test_distrust_goes_back_past_all_that_was_promoted_since_a_wrong_answer_was_rejected() -> None:
+    old = arm("old")
+    lineup = Lineup(old)
+    assert lineup.distrust() == []
+    promote(lineup, "proven")
     lineup.prove()
-    assert not lineup.unproven
+    proven = lineup.champion
+    promote(lineup, "second")
+    promote(lineup, "third")
+    assert lineup.distrust() == ["second", "third"]
+    assert lineup.champion is proven
+    assert lineup.distrust() == []
+    assert lineup.champion is proven
+
+
+def test_one_that_fell_and_gave_way_to_an_unproven_one_is_not_gone_back_to() -> None:
+    old = arm("old")
+    lineup = Lineup(old)
+    promote(lineup, "second")
+    promote(lineup, "third")
+    assert lineup.take_back() == ["third"]
+    assert lineup.champion.version == "second"
+    assert lineup.distrust() == ["second"]
+    assert lineup.champion is old
+
+
+def test_a_proven_one_that_falls_gives_way_to_the_one_before_which_is_proven_too() -> None:
+    lineup = Lineup(arm("old"))
+    promote(lineup, "second")
+    promote(lineup, "third")
+    lineup.prove()
+    assert lineup.take_back() == ["third"]
+    promote(lineup, "fourth")
+    assert lineup.distrust() == ["fourth"]
+    assert lineup.champion.version == "second"
+
+
+def test_the_trainer_starts_afresh_until_it_has_made_something_since_it_was_told_to() -> None:
+    lineup = Lineup(arm("old"))
+    asked = lineup.era
+    lineup.challenge(arm("new"))
+    lineup.drop(afresh=True)
+    lineup.learnt(asked)  # it was at work on that already
+    assert lineup.start_afresh
+    asked = lineup.era
+    lineup.learnt(asked)
+    assert not lineup.start_afresh
+    lineup.challenge(arm("newer"))
+    lineup.drop(afresh=False)
+    assert not lineup.start_afresh

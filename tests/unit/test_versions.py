@@ -21,6 +21,7 @@ from scrapy_captcha.versions import (
     previous,
     promote,
     roll_back,
+    withdraw,
     write_version,
 )
 
@@ -191,6 +192,18 @@ def test_going_back_skips_versions_that_are_gone_and_challengers(out: Path) -> N
     write(out, b"never current", promoted=False)
     discard_tree(out / made[1])
     assert roll_back(out) == out / made[0]
+
+
+def test_several_are_gone_back_from_until_a_version_is_not_one_of_them(out: Path) -> None:
+    trusted, second, third = (write(out, bytes([i])) for i in range(3))
+    withdraw(out, [second, third])
+    assert current(out) == trusted
+    for version in (second, third):
+        discard(out, version)
+    withdraw(out, [second, third])
+    assert current(out) == trusted
+    withdraw(out, [trusted])
+    assert current(out) is None
 
 
 def discard_tree(folder: Path) -> None:
