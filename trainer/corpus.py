@@ -38,17 +38,24 @@ class Sample:
     Args:
         name: where it came from, for messages.
         label: the text in the image.
-        data: the original bytes; empty when they could not be read.
+        origin: the original bytes, empty when they could not be read, or the file that has them.
+        sha256: of the bytes, in hex, where it is known.
     """
 
     name: str
     label: str
-    data: bytes
+    origin: bytes | Path
+    sha256: str = ""
+
+    @property
+    def data(self) -> bytes:
+        """The original bytes; empty when they cannot be read."""
+        return self.origin if isinstance(self.origin, bytes) else read(self.origin)
 
     @cached_property
     def digest(self) -> str:
         """The sha256 of the bytes, in hex: what identifies an image, whatever it is called."""
-        return hashlib.sha256(self.data).hexdigest()
+        return self.sha256 or hashlib.sha256(self.data).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -117,9 +124,13 @@ class Corpus:
         there are too few to hold any out they are trained on, too: see `trainer.plan.split`.
         """
         digests = [sample.digest for sample in self.samples]
-        low = sorted(d for d in digests if int(d[:2], 16) < HOLDOUT_BYTE)[:MAX_HOLDOUT]
-        chosen = set(low)
+        chosen = low_hashes(digests)
         return np.array([d in chosen for d in digests], bool)
+
+
+def low_hashes(digests: Iterable[str]) -> set[str]:
+    """Those that make an image one of the holdout."""
+    return set(sorted({d for d in digests if int(d[:2], 16) < HOLDOUT_BYTE})[:MAX_HOLDOUT])
 
 
 def name_some(names: Sequence[str]) -> str:
@@ -183,17 +194,17 @@ def _is_image(path: PurePath) -> bool:
 def _from_site(site: Path) -> Iterator[Sample]:
     pairs, conflicts = confirmed_pairs(site)
     for pair in pairs:
-        yield _sample(str(pair.path), pair.label, read(pair.path))
+        yield _sample(str(pair.path), pair.label, pair.path, pair.sha256)
     for conflict in conflicts:  # perhaps none once the labels are folded
         for path in conflict.paths:
             encoded, _ = split_name(path)
-            yield _sample(str(path), decode_label(encoded), read(path))
+            yield _sample(str(path), decode_label(encoded), path, conflict.sha256)
 
 
-def _sample(name: str, label: str, data: bytes) -> Sample:
+def _sample(name: str, label: str, origin: bytes | Path, sha256: str = "") -> Sample:
     """A sample whose texts can be printed, whatever bytes its file is named by."""
     name, label = (t.encode("utf-8", "replace").decode("utf-8") for t in (name, label))
-    return Sample(name, label, data)
+    return Sample(name, label, origin, sha256)
 
 
 def read(file: Path) -> bytes:
@@ -231,6 +242,8 @@ def load(
     paths: Iterable[str | os.PathLike[str]],
     case: str,
     known: MutableMapping[str, NDArray[np.float16]] | None = None,
+    *,
+    newest: int | None = None,
 ) -> Corpus:
     """Read what can be learnt from.
 
@@ -241,15 +254,18 @@ def load(
         paths: what `gather` takes.
         case: "lower" folds the labels, "as-is" keeps them.
         known: images that are prepared already, by their sha256; new ones are added.
+        newest: beside the holdout, at most so many images, those that were stored last.
 
     Raises:
         DatasetError: when fewer than two images or only one label remain.
     """
     samples = fold(gather(paths), case)
-    unique, duplicates, conflicts = sort_out(s for s in samples if s.data)
+    if newest is not None:
+        samples = choose_newest(samples, newest)
+    unique, duplicates, conflicts = sort_out(s for s in samples if s.origin)
     prepared = prepare_all(unique, known)
     readable = [(s, p) for s, p in zip(unique, prepared, strict=True) if p is not None]
-    unreadable = [s.name for s in samples if not s.data]
+    unreadable = [s.name for s in samples if not s.origin]
     unreadable += [s.name for s, p in zip(unique, prepared, strict=True) if p is None]
     left_out = {
         "unreadable or damaged": unreadable,
@@ -272,6 +288,22 @@ def load(
             "there is nothing to tell apart"
         )
     return Corpus(kept, np.stack([p for _, p in readable]), notes, tuple(conflicts))
+
+
+def choose_newest(samples: list[Sample], count: int) -> list[Sample]:
+    """The holdout, and of all other images those that were stored last, in the order given."""
+    held = low_hashes(sample.digest for sample in samples)
+    others = {sample.digest: stored_at(sample) for sample in samples if sample.digest not in held}
+    late = set(sorted(others, key=lambda digest: (others[digest], digest))[-count:])
+    return [sample for sample in samples if sample.digest in held or sample.digest in late]
+
+
+def stored_at(sample: Sample) -> int:
+    """When the file of an image was written, in nanoseconds; 0 where there is none."""
+    try:
+        return 0 if isinstance(sample.origin, bytes) else sample.origin.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def fold(samples: Iterable[Sample], case: str) -> list[Sample]:

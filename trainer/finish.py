@@ -93,8 +93,9 @@ def finish(
 def golden_images(model: keras.Model, shown: Corpus) -> list[bytes]:
     """The small images that a network is surest of: they tell a damaged bundle on any processor."""
     surest = softmax(keras_logits(model, shown.images)).max(axis=-1).min(axis=-1).argsort()[::-1]
-    small = (shown.samples[i].data for i in surest)
-    return list(islice((data for data in small if len(data) <= MAX_GOLDEN_BYTES), GOLDEN_IMAGES))
+    found = (shown.samples[i].data for i in surest)
+    small = (data for data in found if 0 < len(data) <= MAX_GOLDEN_BYTES)
+    return list(islice(small, GOLDEN_IMAGES))
 
 
 def provenance(

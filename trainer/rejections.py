@@ -9,7 +9,15 @@ import numpy as np
 
 from scrapy_captcha.dataset import rejections
 from scrapy_captcha.image import HEIGHT, WIDTH
-from trainer.corpus import HOLDOUT_BYTE, Sample, encode, fold_case, prepare_all, read, site_folders
+from trainer.corpus import (
+    HOLDOUT_BYTE,
+    Sample,
+    encode,
+    fold_case,
+    prepare_all,
+    site_folders,
+    stored_at,
+)
 
 if TYPE_CHECKING:
     import os
@@ -68,6 +76,8 @@ def load_rejected(
     paths: Iterable[str | os.PathLike[str]],
     task: Task,
     known: MutableMapping[str, NDArray[np.float16]] | None = None,
+    *,
+    newest: int | None = None,
 ) -> Rejected:
     """The rejected images of all sites' folders among the paths; other folders and zips have none.
 
@@ -77,19 +87,22 @@ def load_rejected(
         paths: what `trainer.corpus.gather` takes.
         task: what the classes are.
         known: images that are prepared already, by their sha256; new ones are added.
+        newest: at most so many images, those that were stored last.
 
     Raises:
         DatasetError: when a file cannot be read.
     """
-    samples: list[Sample] = []
-    texts: list[tuple[str, ...]] = []
+    read_wrongly: list[tuple[Sample, tuple[str, ...]]] = []
     for site in (site for path in paths for site in site_folders(path)):
         for found in rejections(site):
             folded = dict.fromkeys(fold_case(guess, task.case) for guess in found.guesses)
             possible = tuple(text for text in folded if task.reads(text))[:GUESSES]
             if possible:
-                samples.append(Sample(str(found.path), "", read(found.path)))
-                texts.append(possible)
+                sample = Sample(str(found.path), "", found.path, found.sha256)
+                read_wrongly.append((sample, possible))
+    if newest is not None and len(read_wrongly) > newest:
+        read_wrongly = sorted(read_wrongly, key=lambda pair: stored_at(pair[0]))[-newest:]
+    samples, texts = [s for s, _ in read_wrongly], [t for _, t in read_wrongly]
     prepared = prepare_all(samples, known)
     kept = [i for i, pixels in enumerate(prepared) if pixels is not None]
     guesses = np.full((len(kept), GUESSES, task.length), -1, np.int32)

@@ -39,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 #: Steps of a round for each label that is new, and how many at least and at most.
 STEPS_A_LABEL, STEPS = 4, (80, 150)
+#: A round learns from so many images at most, the newest ones, and looks at so many rejected ones.
+NEWEST, NEWEST_REJECTED = 20_000, 2_000
 #: Without a holdout, a conversion is checked on so many of the images.
 CHECKED = 64
 
@@ -93,9 +95,9 @@ class Site:
 
     Args:
         folder: its dataset.
-        known: its images, prepared, by their sha256.
+        known: the images of the last round, prepared, by their sha256.
         models: hashes of what the student started from and of what came of it.
-        learnt: sha256 of the images that it has learnt from.
+        learnt: sha256 of the images that it learnt from last.
         marks: of those that could have been held out.
     """
 
@@ -104,6 +106,10 @@ class Site:
     models: set[str] = field(default_factory=set)
     learnt: set[str] = field(default_factory=set)
     marks: set[str] = field(default_factory=set)
+
+    def keep(self, digests: Iterable[str]) -> None:
+        """Forget all images but these."""
+        self.known = {digest: self.known[digest] for digest in digests}
 
 
 class Rounds:
@@ -153,22 +159,29 @@ class Rounds:
             self._site = Site(request.dataset)
         site = self._site
         base, loaded = self._load(request, site)
+        in_use = {sample.digest for sample in loaded.samples}
+        loaded = fitting(loaded, task_of(base.manifest))
         student = self._student_for(base, request, site)
-        parts = split(loaded, student.base.manifest, site.marks)
+        parts, labels = split(loaded, student.base.manifest, site.marks), len(loaded.samples)
+        del loaded  # the parts are copies
         rejected = load_rejected(
-            [request.dataset] if self._rejected or parts.held else [], student.task, site.known
+            [request.dataset] if self._rejected or parts.held else [],
+            student.task,
+            site.known,
+            newest=NEWEST_REJECTED,
         )
+        site.keep(in_use.union(rejected.digests))
         held_out = rejected.held_out() if self._rejected else np.ones(len(rejected), bool)
         learn_from = rejected.pick(~held_out)
         steps = choose_steps(parts.train_on, site.learnt)
         name = request.dataset.name
-        logger.info("%s: learning from %d labels, %d steps", name, len(loaded.samples), steps)
+        logger.info("%s: learning from %d labels, %d steps", name, labels, steps)
         loss = student.learn(
             label(parts.train_on, student.task),
             steps,
             rejected=learn_from if len(learn_from) else None,
         )
-        site.learnt |= {sample.digest for sample in parts.train_on.samples}
+        site.learnt = {sample.digest for sample in parts.train_on.samples}
         site.marks |= set(parts.marks)
         with self._whole:
             trained = time.monotonic() - start
@@ -191,7 +204,7 @@ class Rounds:
             "event": "trained",
             "version": version.name if version else None,
             "model": open_bundle(version).hash if version else None,
-            "labels": len(loaded.samples),
+            "labels": labels,
             "rejections": len(rejected),
             "held_out": len(parts.held.samples) if parts.held else 0,
             "seconds": round(seconds, 2),
@@ -206,17 +219,17 @@ class Rounds:
             self._site.models.clear()
 
     def _load(self, request: Request, site: Site) -> tuple[Bundle, Corpus]:
-        """The base, and the site's images that it could read."""
+        """The base, and the site's images."""
         name = request.base
         manifest = open_bundle(FOUR if name == AUTO else name).manifest
-        loaded = corpus.load([request.dataset], manifest.case, site.known)
+        loaded = corpus.load([request.dataset], manifest.case, site.known, newest=NEWEST)
         if name == AUTO:
             four = all(len(text) == FOUR_LENGTH for text in loaded.labels)
             name = FOUR if four else ANY_LENGTH
         base = open_bundle(name)
         for file in (MODEL, WEIGHTS):
             base.read(file)
-        return base, fitting(loaded, task_of(base.manifest))
+        return base, loaded
 
     def _student_for(self, base: Bundle, request: Request, site: Site) -> Student:
         """The student as it is, if it comes from that base or the base from it, else a new one."""
@@ -282,8 +295,9 @@ def fitting(loaded: Corpus, task: Task) -> Corpus:
             f"expected at least 2 labels of {task.lengths} characters out of {task.charset}, "
             f"got {fits.sum()} of {len(fits)}"
         )
-    if not fits.all():
-        logger.info("%d labels are of another length or charset", (~fits).sum())
+    if fits.all():
+        return loaded
+    logger.info("%d labels are of another length or charset", (~fits).sum())
     return loaded.pick(fits)
 
 

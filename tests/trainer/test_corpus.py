@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import zipfile
 
 import numpy as np
@@ -158,3 +159,23 @@ def test_the_holdout_is_a_tenth_and_no_image_joins_it_later(tmp_path):
     part = grown.pick(grown.held_out())
     assert {s.digest for s in part.samples} == held
     assert np.array_equal(part.images, grown.images[grown.held_out()])
+
+
+def test_beside_the_holdout_only_the_images_that_were_stored_last_are_read(tmp_path):
+    site = Dataset(tmp_path).site("example.com")
+    for age, text in enumerate(texts(60, seed=1)):
+        path = site.store(captcha(text, age), text, 0.9, "0" * 16, "accepted").path
+        os.utime(path, (1e9 - age, 1e9 - age))
+    site.close()
+    whole = load([tmp_path], "lower")
+    known: dict = {}
+    part = load([tmp_path], "lower", known, newest=10)
+    held, others = whole.pick(whole.held_out()), whole.pick(~whole.held_out())
+    assert held.samples
+    assert [s.digest for s in part.pick(part.held_out()).samples] == [
+        s.digest for s in held.samples
+    ]
+    last = sorted(others.samples, key=lambda s: -s.origin.stat().st_mtime)[:10]
+    assert {s.digest for s in part.pick(~part.held_out()).samples} == {s.digest for s in last}
+    assert set(known) == {s.digest for s in part.samples}
+    assert load([tmp_path], "lower", newest=60).labels == whole.labels

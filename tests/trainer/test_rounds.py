@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 
 import numpy as np
@@ -153,6 +154,36 @@ def test_a_challenger_that_is_worse_is_not_written_and_the_next_starts_from_the_
     monkeypatch.undo()
     after = rounds.train(request(site, trained[0]))
     assert made(site, after)["rounds"] == 1
+
+
+def test_only_the_newest_images_are_learnt_from_and_kept_in_memory(
+    site, trained, short, monkeypatch
+):
+    dataset = SiteDataset("shop", site)
+    for number in range(200, 212):
+        dataset.store(captcha("01", number), "44", 0.4, "m", "rejected")
+    dataset.close()
+    monkeypatch.setattr(module, "NEWEST", 8)
+    monkeypatch.setattr(module, "NEWEST_REJECTED", 3)
+    for age, path in enumerate(sorted((site / "confirmed").iterdir())):
+        os.utime(path, (1e9 - age, 1e9 - age))
+    newest = {hash_of(path) for path in sorted((site / "confirmed").iterdir())[:8]}
+    held = {d for d in map(hash_of, (site / "confirmed").iterdir()) if int(d[:2], 16) < 26}
+    learner = Rounds(rejected=1.0)
+    said = learner.train(request(site, trained[0]))
+    assert said["rejections"] == 3
+    assert len(newest) <= said["labels"] <= 8 + len(held)
+    confirm(site, range(30, 50))  # written later than all others
+    for path in (site / "rejected").iterdir():
+        path.unlink()
+    later = learner.train(request(site, trained[0]))
+    assert later["rejections"] == 0
+    assert len(learner._site.known) == later["labels"]
+    assert not (newest - held) & set(learner._site.known)
+
+
+def hash_of(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_labels_that_the_base_cannot_read_wait_and_do_not_stop_the_others(
