@@ -96,8 +96,10 @@ class CaptchaMiddleware:
 
     async def spider_opened(self) -> None:
         """Go on from what is stored, and begin to look after waiting requests."""
-        await self._learning.opened()
-        self._tick.start(TICK_SECONDS, now=False)
+        try:
+            await self._learning.opened()
+        finally:
+            self._tick.start(TICK_SECONDS, now=False)
 
     def spider_idle(self) -> None:
         """Keep the spider open for the requests that wait outside of the downloader's count."""

@@ -12,8 +12,7 @@ from scrapy.utils.defer import deferred_from_coro, maybe_deferred_to_future
 from twisted.internet.defer import DeferredLock
 
 from scrapy_captcha import retraining, signals, stats, versions
-from scrapy_captcha.attempts import attempts_in_order
-from scrapy_captcha.bundle import is_bundle
+from scrapy_captcha.attempts import attempts_in_order, explained
 from scrapy_captcha.contest import Outcome
 from scrapy_captcha.errors import BundleError
 from scrapy_captcha.models import OWN, base_of, open_challenger
@@ -239,16 +238,15 @@ def look(site: Site, dataset: SiteDataset) -> Found:
     taken_back = dataset.settle()
     if site.retrain_after is None:
         return Found(taken_back, 0, set(), None)
-    out, newest, challenger = dataset.path / OWN, "", None
-    listed = [versions.current(out) or "", *versions.previous(out)]
-    if out.is_dir():
-        found = [path.name for path in out.iterdir() if is_bundle(path)]
-        newest = max(found, default="")
-        if newest > listed[0] and newest not in listed:
-            try:
-                challenger = open_challenger(out, newest, site.rule)
-            except (BundleError, ValueError) as e:
-                logger.warning("The challenger %s of %s is left out: %s", newest, site.key, e)
+    out, challenger = dataset.path / OWN, None
+    with explained(out):
+        newest = max(versions.stored(out), default="")
+        unjudged = versions.challengers(out)[-1:]
+    for version in unjudged:
+        try:
+            challenger = open_challenger(out, version, site.rule)
+        except (BundleError, ValueError) as e:
+            logger.warning("The challenger %s of %s is left out: %s", version, site.key, e)
     since = newest and f"{newest[:4]}-{newest[4:6]}-{newest[6:11]}:{newest[11:13]}:{newest[13:15]}"
     words = weigh(attempts_in_order(dataset.path)).valid
     fresh = sum(attempt.time > since for attempt in words.values())

@@ -1,8 +1,9 @@
 """The versions of a bundle: written, made current, taken back, and the old ones deleted.
 
 ``CURRENT`` names the version that is read, ``PREVIOUS`` those that were current before it, the
-latest first. A version that neither names is a challenger, or what is left of one. Each step is
-one rename, so a process that is killed leaves a bundle that can be read and written to.
+latest first, ``DROPPED`` those that were gone back from. A version that none of them names is a
+challenger, or what is left of one. Each step is one rename, so a process that is killed leaves a
+bundle that can be read and written to.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ if TYPE_CHECKING:
     from scrapy_captcha.bundle import Manifest
 
 PREVIOUS = "PREVIOUS"
+DROPPED = "DROPPED"
 #: The page on a fit, which is kept beside the versions.
 REPORT = "report.html"
 #: How many versions that were ever current are kept, the current one included.
 KEPT = 3
-_UNFINISHED = re.compile(r"\.(?:unfinished|CURRENT|PREVIOUS)-(?P<writer>.+)")
+_UNFINISHED = re.compile(r"\.(?:unfinished|CURRENT|PREVIOUS|DROPPED)-(?P<writer>.+)")
 _VERSION = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}")
 
 
@@ -56,6 +58,24 @@ def previous(out: Path) -> list[str]:
     """The versions that can be gone back to, the latest first."""
     now = current(out)
     return [name for name in _names(out / PREVIOUS) if name != now and _is_version(out / name)]
+
+
+def challengers(out: Path) -> list[str]:
+    """The versions that may still be judged, the oldest first.
+
+    They are younger than an hour and later than the current one, and nobody went back from them.
+    """
+    gone = {*_listed(out), *_names(out / DROPPED)}
+    names = [name for name in stored(out) if name > (current(out) or "") and name not in gone]
+    return [name for name in names if not _old(out / name)]
+
+
+def stored(out: Path) -> list[str]:
+    """All versions that are there, the oldest first."""
+    if not out.is_dir():
+        return []
+    paths = [path for path in out.iterdir() if _VERSION.fullmatch(path.name)]
+    return sorted(path.name for path in paths if _is_version(path))
 
 
 def write_version(
@@ -117,6 +137,8 @@ def promote(out: Path, version: str) -> Path:
 def roll_back(out: Path, *, to_none: bool = False) -> Path | None:
     """Go back to the version that was current before; the present one stays as a folder.
 
+    It is no challenger from then on, for it has been judged.
+
     :param to_none: if there was none before, have no current version: whoever uses the bundle then
         uses whatever reads without it
     :return: the folder of the version that is current now
@@ -127,7 +149,9 @@ def roll_back(out: Path, *, to_none: bool = False) -> Path | None:
         raise BundleError(f"{out} has no current version to go back from")
     if not before and not to_none:
         raise BundleError(f"{out} has no version before {now}")
+    dropped = [name for name in _names(out / DROPPED) if name != now and _is_version(out / name)]
     try:
+        _point(out / DROPPED, [now, *dropped])
         if before:
             _point(out / CURRENT, before[:1])
         else:
@@ -171,8 +195,7 @@ def prune(out: Path) -> None:
     with suppress(OSError):
         for path in [path for path in out.iterdir() if _VERSION.fullmatch(path.name)]:
             with suppress(OSError):
-                old = time.time() - path.stat().st_mtime > STALE_SECONDS
-                if path.name in listed[KEPT:] or (old and path.name not in listed):
+                if path.name in listed[KEPT:] or (path.name not in listed and _old(path)):
                     _delete(path)
         if len(listed) > KEPT:
             _point(out / PREVIOUS, listed[1:KEPT])
@@ -189,6 +212,10 @@ def _names(path: Path) -> Iterator[str]:
     except (OSError, UnicodeDecodeError):
         return
     yield from (name for name in text.split() if _VERSION.fullmatch(name))
+
+
+def _old(folder: Path) -> bool:
+    return time.time() - folder.stat().st_mtime > STALE_SECONDS
 
 
 def _is_version(folder: Path) -> bool:
@@ -226,7 +253,7 @@ def _delete(version: Path) -> None:
 
 
 def _of_a_bundle(name: str) -> bool:
-    known = (REPORT, PREVIOUS)
+    known = (REPORT, PREVIOUS, DROPPED)
     return name in known or bool(_VERSION.fullmatch(name) or _UNFINISHED.fullmatch(name))
 
 

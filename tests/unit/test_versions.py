@@ -15,6 +15,7 @@ from scrapy_captcha.durable import unique_name
 from scrapy_captcha.errors import BundleError
 from scrapy_captcha.versions import (
     PREVIOUS,
+    challengers,
     check_place,
     current,
     discard,
@@ -192,6 +193,29 @@ def test_going_back_skips_versions_that_are_gone_and_challengers(out: Path) -> N
     write(out, b"never current", promoted=False)
     discard_tree(out / made[1])
     assert roll_back(out) == out / made[0]
+
+
+def test_what_was_gone_back_from_is_no_challenger(out: Path) -> None:
+    assert challengers(out) == []
+    write(out, b"1")
+    promoted = write(out, b"2")
+    roll_back(out)
+    assert challengers(out) == []
+    later = write(out, b"3", promoted=False)
+    assert set(challengers(out)) <= {later}  # of one second, their hashes decide
+    promote(out, promoted)
+    assert current(out) == promoted
+    roll_back(out)
+    roll_back(out, to_none=True)
+    assert challengers(out) == [later]
+    check_place(out)
+
+
+def test_a_challenger_of_more_than_an_hour_ago_is_none_any_more(out: Path) -> None:
+    challenger = write(out, b"1", promoted=False)
+    assert challengers(out) == [challenger]
+    os.utime(out / challenger, (0, 0))
+    assert challengers(out) == []
 
 
 def test_several_are_gone_back_from_until_a_version_is_not_one_of_them(out: Path) -> None:
