@@ -27,9 +27,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_ON_WINDOWS = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
+#: A group of its own, because Ctrl-C in the terminal is for the crawl; low priority.
+_ON_WINDOWS = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0) | getattr(
+    subprocess, "BELOW_NORMAL_PRIORITY_CLASS", 0
+)
 #: Seconds that the process has to end by itself when the spider closes.
 PATIENCE = 2.0
+#: Seconds after which a training that has not ended never will; one takes seconds, or minutes.
+LONGEST = 900.0
 LOG = "trainer.log"
 #: The process; ``-P`` keeps the folder that the crawl was started in out of its imports.
 COMMAND: Sequence[str] = (sys.executable, "-P", "-m", "trainer", "follow")
@@ -170,20 +175,39 @@ class Trainer:
     def _serve(self) -> None:
         try:
             self._running()
-        except OSError as e:
-            self._cannot_start(e)
+        except Exception as e:  # noqa: BLE001 - the thread has to be there for requests
+            logger.error("Cannot start the trainer: %(e)s", {"e": e})
         while (asked := self._asked.get()) is not None:
             key, request = asked
             self._base = request.base
             try:
                 self._answers.put(self._train(key, request))
-            except OSError as e:
-                self._answers.put(Answer(key, f"cannot start the trainer: {e}"))
+            except Exception as e:  # noqa: BLE001 - whatever it is, it is the answer
+                self._give_up()
+                self._answers.put(Answer(key, f"cannot talk to the trainer: {e}"))
 
     def _train(self, key: str, request: Request) -> Answer:
         process = self._running()
         if process is None:
             return Answer(key, "the spider is closing")
+        overdue = threading.Event()
+
+        def give_up() -> None:
+            overdue.set()
+            process.kill()
+
+        watchdog = threading.Timer(LONGEST, give_up)
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            answer = self._talk(process, key, request)
+        finally:
+            watchdog.cancel()
+        if overdue.is_set():
+            return Answer(key, f"no end after {LONGEST:g} s; {self.log} may say why")
+        return answer
+
+    def _talk(self, process: subprocess.Popen[str], key: str, request: Request) -> Answer:
         assert process.stdin is not None
         assert process.stdout is not None
         with suppress(OSError):  # then it says no more, either
@@ -220,14 +244,20 @@ class Trainer:
                     stderr=log,
                     text=True,
                     encoding="utf-8",
+                    errors="replace",
                     # Ctrl-C in the terminal is for the crawl, which ends this one
                     start_new_session=True,
                     creationflags=_ON_WINDOWS,
                 )
             return self._process
 
-    def _cannot_start(self, e: OSError) -> None:
-        logger.error("Cannot start the trainer: %(e)s", {"e": e})
+    def _give_up(self) -> None:
+        """End the process, whose next answer might be that to the last request."""
+        with self._lock:
+            process = self._process
+        if process is not None:
+            with suppress(Exception):
+                _end(process)
 
 
 def _end(process: subprocess.Popen[str]) -> int:
