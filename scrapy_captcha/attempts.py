@@ -70,7 +70,8 @@ class Attempt:
     :param confidence: the reader's probability that the guess is right, 0 to 1
     :param model: hash of the model that read it
     :param verdict: one of ``VERDICTS``
-    :param since: of an ``improbable`` line alone: from when on the site's word does not count
+    :param since: from when on the site's word does not count: of an ``improbable`` line; of a
+        ``canary_accepted`` line when the site never rejected a canary
     """
 
     schema: int = SCHEMA
@@ -140,11 +141,17 @@ def parse_attempt(line: bytes) -> Attempt | None:
                 isinstance(text, str)
                 for text in (attempt.time, attempt.site, attempt.guess, attempt.model)
             )
-            and isinstance(attempt.since, str) == (attempt.verdict == IMPROBABLE)
+            and _is_since(attempt.since, attempt.verdict)
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return attempt if whole else None
+
+
+def _is_since(since: object, verdict: str) -> bool:
+    if since is None:
+        return verdict != IMPROBABLE
+    return isinstance(since, str) and verdict in {IMPROBABLE, CANARY_ACCEPTED}
 
 
 def read_attempts(site_dir: Path) -> Iterator[Attempt]:

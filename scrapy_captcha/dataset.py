@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from scrapy_captcha.attempts import (
     ACCEPTED,
     ATTEMPTS_FOLDER,
+    CANARY_ACCEPTED,
     QUARANTINED,
     REJECTED,
     Attempt,
@@ -130,6 +131,7 @@ class SiteDataset:
     def __init__(self, key: str, path: Path) -> None:
         self.key = key
         self.path = path
+        self._opened = now()
         self._prepared = False
         self._journals: dict[int, _Journal] = {}
 
@@ -182,10 +184,13 @@ class SiteDataset:
         """Write down what tells how much the site's word is worth, and act on it.
 
         :param verdict: one of :data:`scrapy_captcha.quarantine.MARKS`
-        :param since: for ``improbable``: from when on the site's word does not count
+        :param since: for ``improbable``: from when on the site's word does not count; an accepted
+            canary of a site that never rejected one speaks of what came since this was made
         :return: how many confirmed images were taken back
         :raises DatasetError: when the disk refuses; :meth:`settle` goes on where it stopped
         """
+        if verdict == CANARY_ACCEPTED:
+            since = self._opened
         attempt = self._attempt(image, guess, confidence, model, verdict, since=since)
         with explained(self.path / ATTEMPTS_FOLDER):
             self._prepare(self.path / ATTEMPTS_FOLDER)

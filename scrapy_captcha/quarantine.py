@@ -2,11 +2,14 @@
 
 A site that accepts whatever it is sent would teach a model nonsense. An accepted canary, an answer
 that was known to be wrong, takes back what the site has accepted since the last canary that it
-rejected, and what it accepts until it rejects one again. A line ``improbable`` does the same from
-a given time on. The line comes first; then the images are moved from ``confirmed/`` to
-``quarantined/``; then a line ``quarantined`` follows for each of them. So a crash in between leaves
-pairs that are known not to count, and :func:`settle` completes the work. A file that somebody moves
-back after that counts as labelled by hand.
+rejected, and what it accepts until it rejects one again; if it never rejected any, what it has
+accepted since that crawl began, for of earlier ones nothing is known. A line ``improbable`` does
+the same from a given time on.
+
+The line comes first; then the images are moved from ``confirmed/`` to ``quarantined/``; then a line
+``quarantined`` follows for each of them. So a crash in between leaves pairs that are known not to
+count, and :func:`settle` completes the work. A file that somebody moves back after that counts as
+labelled by hand.
 """
 
 from __future__ import annotations
@@ -60,7 +63,7 @@ def weigh(attempts: Iterable[Attempt]) -> Words:
     valid: dict[Word, Attempt] = {}
     pending: dict[Word, Attempt] = {}
     unproven: list[Attempt] = []
-    quarantined = False
+    quarantined = tried = False
     for attempt in attempts:
         word = attempt.image, attempt.guess
         if attempt.verdict == ACCEPTED and quarantined:
@@ -71,9 +74,9 @@ def weigh(attempts: Iterable[Attempt]) -> Words:
             pending.pop(word, None)
         elif attempt.verdict == CANARY_REJECTED:
             valid |= {(a.image, a.guess): a for a in unproven}
-            unproven, quarantined = [], False
+            unproven, quarantined, tried = [], False, True
         elif attempt.verdict in (CANARY_ACCEPTED, IMPROBABLE):
-            since = attempt.since or ""
+            since = "" if tried and attempt.verdict == CANARY_ACCEPTED else attempt.since or ""
             pending |= {(a.image, a.guess): a for a in unproven if a.time >= since}
             unproven = [a for a in unproven if a.time < since]
             quarantined = True

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -54,10 +55,40 @@ def test_an_accepted_canary_takes_back_what_came_since_the_last_rejected_one(sit
     assert site.quarantined
 
 
-def test_without_any_rejected_canary_nothing_that_was_accepted_counts(site):
+def earlier_crawl(site: SiteDataset, *accepted: str) -> SiteDataset:
+    """What a crawl some years ago has left; the dataset of the next one."""
+    accept(site, *accepted)
+    site.close()
+    for log in (site.path / "attempts").iterdir():
+        log.write_text(re.sub(r'"20\d\d-', '"2020-', log.read_text()))
+    return SiteDataset(KEY, site.path)
+
+
+def test_without_any_rejected_canary_nothing_that_the_crawl_got_accepted_counts(site):
     accept(site, "aaaa", "bbbb")
     assert canary(site, "accepted") == 2
     assert labels(site) == []
+
+
+def test_without_any_canary_before_what_earlier_crawls_confirmed_stays(site):
+    later = earlier_crawl(site, "aaaa")
+    accept(later, "bbbb")
+    assert canary(later, "accepted") == 1
+    accept(later, "cccc")
+    assert canary(later, "accepted") == 0  # nor does it go with the next one
+    assert labels(later) == ["aaaa"]
+    assert names(later.path / "quarantined") == ["bbbb", "cccc"]
+    later.close()
+
+
+def test_a_canary_that_was_once_rejected_vouches_for_nothing_that_came_after_it(site):
+    accept(site, "aaaa")
+    canary(site, "rejected")
+    later = earlier_crawl(site, "bbbb")
+    accept(later, "cccc")
+    assert canary(later, "accepted") == 2
+    assert labels(later) == ["aaaa"]
+    later.close()
 
 
 def test_in_quarantine_images_go_there_until_a_canary_is_rejected(site):
