@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from scrapy_captcha.contest import MOST, Contest, Outcome, Score, Watch
+from scrapy_captcha.contest import LEAST, MOST, Contest, Outcome, Score, Watch
 
 if TYPE_CHECKING:
     from scrapy_captcha.recognizer import Reader
@@ -126,6 +126,11 @@ class Lineup:
     def learnt(self, era: int) -> None:
         """The trainer has made something of what it was asked in an era."""
         self._learnt = era
+
+    @property
+    def untried(self) -> bool:
+        """Whether there is a challenger that has hardly read: a newer one would take its place."""
+        return self.contest is not None and self.contest.challenger.judged < LEAST
 
     @property
     def start_afresh(self) -> bool:

@@ -144,6 +144,8 @@ class Site:
         """Whether so many images were confirmed, by a site whose word counts."""
         if self.retrain_after is None or self.dataset is None or self.dataset.quarantined:
             return False
+        if self.lineup.untried:
+            return False
         canaries = self.canaries
         if canaries.rate and not canaries.proven and 2 * self.fresh >= self.retrain_after:
             canaries.hasten()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from scrapy_captcha.contest import (
+    LEAST,
     MOST,
     WATCHED_FROM,
     Contest,
@@ -215,3 +216,14 @@ def test_the_trainer_starts_afresh_until_it_has_made_something_since_it_was_told
     lineup.challenge(arm("newer"))
     lineup.drop(afresh=False)
     assert not lineup.start_afresh
+
+
+def test_a_challenger_that_has_hardly_read_is_untried() -> None:
+    old, new = arm("old"), arm("new")
+    lineup = Lineup(old)
+    assert not lineup.untried
+    lineup.challenge(new)
+    for _ in range(LEAST):
+        assert lineup.untried
+        lineup.judged(new, False)
+    assert not lineup.untried
