@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ from scrapy_captcha.attempts import (
 )
 from scrapy_captcha.config import JUDGED_LATELY
 from scrapy_captcha.dataset import Dataset
-from scrapy_captcha.errors import DatasetError
+from scrapy_captcha.errors import BundleError, DatasetError
 from scrapy_captcha.models import Readers
 from scrapy_captcha.retraining import Trainer, check
 from scrapy_captcha.site import Site
@@ -65,7 +66,7 @@ class Learning:
             check()
             trainer = Trainer(self._dataset.root)
         self._lately: deque[bool] = deque(maxlen=JUDGED_LATELY)
-        readers = Readers(settings)
+        self._readers = readers = Readers(settings)
         self.sites = {
             key: self._site(rule, readers, settings) for key, rule in settings.sites.items()
         }
@@ -93,6 +94,10 @@ class Learning:
             site.fresh, site.lengths = found.fresh, found.lengths
             if found.challenger is not None:
                 site.lineup.challenge(found.challenger)
+            if found.unproven:
+                with suppress(BundleError, ValueError):  # then there is nothing to go back to
+                    trusted = found.trusted or self._readers.default(site.rule)
+                    site.lineup.doubt(list(found.unproven), trusted)
             if site.fresh:
                 self._succession.expect(site)
 

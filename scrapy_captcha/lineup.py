@@ -110,6 +110,10 @@ class Lineup:
         """The site's word has turned out to count: so does what was promoted by it."""
         self._trusted, self._unproven = self.champion, []
 
+    def doubt(self, versions: list[str], trusted: Arm) -> None:
+        """An earlier crawl promoted these, the champion the last, and nothing has proven it yet."""
+        self._trusted, self._unproven = trusted, versions
+
     def distrust(self) -> list[str]:
         """Go back to the last champion whose word counts; all the versions that go."""
         gone, self._unproven = self._unproven, []

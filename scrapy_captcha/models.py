@@ -57,6 +57,16 @@ class Readers:
             return Arm(reader, reader.manifest.charset)
         return _own_arm(reader)
 
+    def default(self, rule: SiteRule) -> Arm:
+        """What reads a site that has no model of its own.
+
+        :raises BundleError: when it cannot be loaded
+        :raises ValueError: when it cannot read the rule's charset or length
+        """
+        reader = load_reader(self._settings.model, rule.length, self._load, remembers=True)
+        check_rule(reader, rule)
+        return Arm(reader, reader.manifest.charset)
+
     def _load(self, name: str) -> Recognizer:
         bundle = open_bundle(name)
         if bundle.folder not in self._loaded:

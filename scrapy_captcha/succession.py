@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from scrapy.utils.defer import deferred_from_coro, maybe_deferred_to_future
 from twisted.internet.defer import DeferredLock
 
 from scrapy_captcha import retraining, signals, stats, versions
-from scrapy_captcha.attempts import attempts_in_order, explained
+from scrapy_captcha.attempts import CANARY_REJECTED, attempts_in_order, explained
 from scrapy_captcha.contest import Outcome
 from scrapy_captcha.errors import BundleError
 from scrapy_captcha.models import OWN, base_of, open_challenger
@@ -40,12 +40,17 @@ class Found:
     :param fresh: confirmed images since the last version was trained
     :param lengths: how many characters the confirmed texts have
     :param challenger: a version that was not judged to the end
+    :param unproven: versions, the current one the last, that are later than the last wrong answer
+        that the site was seen to reject
+    :param trusted: the one before those; ``None`` when that is the default
     """
 
     taken_back: int
     fresh: int
     lengths: set[int]
     challenger: Arm | None
+    unproven: tuple[str, ...] = ()
+    trusted: Arm | None = None
 
 
 class Succession:
@@ -247,7 +252,24 @@ def look(site: Site, dataset: SiteDataset) -> Found:
             challenger = open_challenger(out, version, site.rule)
         except (BundleError, ValueError) as e:
             logger.warning("The challenger %s of %s is left out: %s", version, site.key, e)
-    since = newest and f"{newest[:4]}-{newest[4:6]}-{newest[6:11]}:{newest[11:13]}:{newest[13:15]}"
-    words = weigh(attempts_in_order(dataset.path)).valid
-    fresh = sum(attempt.time > since for attempt in words.values())
-    return Found(taken_back, fresh, {len(text) for _, text in words}, challenger)
+    attempts = list(attempts_in_order(dataset.path))
+    words = weigh(attempts).valid
+    fresh = sum(attempt.time > _time(newest) for attempt in words.values())
+    rejected = [attempt.time for attempt in attempts if attempt.verdict == CANARY_REJECTED]
+    unproven: list[str] = []
+    trusted = None
+    if rejected and site.rule.canary_rate and site.lineup.champion.version is not None:
+        for version in (site.lineup.champion.version, *versions.previous(out)):
+            if _time(version) <= max(rejected):
+                with suppress(BundleError, ValueError):
+                    trusted = open_challenger(out, version, site.rule)
+                break
+            unproven.insert(0, version)
+    lengths = {len(text) for _, text in words}
+    return Found(taken_back, fresh, lengths, challenger, tuple(unproven), trusted)
+
+
+def _time(version: str) -> str:
+    """When a version was made, as attempts say it."""
+    v = version
+    return v and f"{v[:4]}-{v[4:6]}-{v[6:11]}:{v[11:13]}:{v[13:15]}"
