@@ -6,8 +6,12 @@ import argparse
 import json
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from scrapy_captcha.bundle import MAX_HEADS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 #: What `trainer.networks`, which takes a moment to import, can build, and what for.
 ARCHITECTURES = {
@@ -67,13 +71,7 @@ def weights(text: str) -> tuple[float, ...]:
 
 def weight(text: str) -> float:
     """Parse a weight of a part of the loss, 0 for none."""
-    try:
-        found = float(text)
-    except ValueError:
-        found = -1.0
-    if not 0 <= found <= MAX_WEIGHT:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to a million, got {text!r}")
-    return found
+    return _number(text, lambda found: 0 <= found <= MAX_WEIGHT, "from 0 to a million")
 
 
 def class_weights(text: str) -> dict[str, float] | str | None:
@@ -108,23 +106,21 @@ def groups(text: str) -> tuple[str, ...]:
 
 def share(text: str) -> float:
     """Parse a share, from 0 to below 1."""
-    try:
-        found = float(text)
-    except ValueError:
-        found = -1.0
-    if not 0 <= found < 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to below 1, got {text!r}")
-    return found
+    return _number(text, lambda found: 0 <= found < 1, "from 0 to below 1")
 
 
 def above_zero(text: str) -> float:
     """Parse a number of minutes."""
+    return _number(text, lambda found: 0 < found < math.inf, "above 0")
+
+
+def _number(text: str, fits: Callable[[float], bool], wanted: str) -> float:
     try:
         found = float(text)
     except ValueError:
-        found = 0.0
-    if not 0 < found < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
+        found = math.nan
+    if not fits(found):
+        raise argparse.ArgumentTypeError(f"expected a number {wanted}, got {text!r}")
     return found
 
 
