@@ -87,7 +87,7 @@ class Attempt:
 
 def now() -> str:
     """The present, as it stands in an attempt."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+    return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 @contextmanager

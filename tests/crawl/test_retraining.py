@@ -324,7 +324,7 @@ def test_a_site_that_turns_liar_costs_the_models_that_learnt_from_it(
 
         others = site.on_request
         site.on_request = turn
-        rule = {**RULE, "canary_rate": 0.1}
+        rule = {**RULE, "canary_rate": 0.5}
         result = crawl(site, 60, rule, trainer=trainer.command, **options(bundles))
     assert result.captcha["quarantined"] >= 1
     lines = attempts_in_order(own(tmp_path, site).parent)
