@@ -1,0 +1,3 @@
+"""The reader over HTTP (extra ``serve``)."""
+
+from __future__ import annotations
