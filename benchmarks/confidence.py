@@ -18,8 +18,8 @@ import sys
 from typing import Any
 
 from scrapy_captcha import Recognizer
-from scrapy_captcha.config import PASSED_OVER
 from scrapy_captcha.errors import ImageError
+from scrapy_captcha.worth import PASSED_OVER
 from trainer.corpus import gather
 
 THRESHOLDS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)

@@ -31,9 +31,6 @@ CASES = ("lower", "upper", "as-is")
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[\w.-]+)(:\d+)?")
 #: Confirmed or rejected attempts that a site needs before ``min_confidence`` holds for it.
 THRESHOLD_AFTER = 100
-#: Without ``min_confidence``: answers of this crawl that a site must have judged before readings
-#: are passed over, how many of the last are looked at, and how many images are passed over in a row
-JUDGED_BEFORE, JUDGED_LATELY, PASSED_OVER = 20, 100, 2
 #: The share of canaries among the answers of a crawl that retrains, unless a rule says otherwise.
 CANARY_RATE = 0.02
 

@@ -23,13 +23,13 @@ from scrapy_captcha.attempts import (
     REJECTED,
     now,
 )
-from scrapy_captcha.config import JUDGED_LATELY
 from scrapy_captcha.dataset import Dataset
 from scrapy_captcha.errors import BundleError, DatasetError
 from scrapy_captcha.models import Readers
 from scrapy_captcha.retraining import Trainer, check
 from scrapy_captcha.site import Site
 from scrapy_captcha.succession import Succession, look
+from scrapy_captcha.worth import JUDGED_LATELY
 
 if TYPE_CHECKING:
     from scrapy.crawler import Crawler
@@ -114,7 +114,8 @@ class Learning:
     async def judged(self, site: Site, reading: Reading, accepted: bool) -> None:
         """Store and count an answer, and do what follows from it."""
         self._counters.add(site.key, stats.ACCEPTED if accepted else stats.REJECTED)
-        site.judged(accepted, reading.images)
+        confidence = reading.recognition.confidence
+        site.judged(reading.arm, accepted, confidence, reading.images)
         self._lately.append(accepted)
         self._counters.show_acceptance(site.key, site.acceptance)
         self._counters.show_acceptance(None, sum(self._lately) / len(self._lately))
@@ -125,7 +126,7 @@ class Learning:
             if warning is not None:
                 logger.warning("%s: %s", site.key, warning, extra=self._extra)
         if reading.arm.calibrated:
-            since = site.suspicion.add(reading.recognition.confidence, accepted, time)
+            since = site.suspicion.add(confidence, accepted, time)
             if since is not None:
                 await self._suspect(site, reading, since)
         outcome = site.lineup.judged(reading.arm, accepted)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from scrapy.utils.asyncio import run_in_thread
 
-from scrapy_captcha.config import JUDGED_BEFORE, JUDGED_LATELY
 from scrapy_captcha.drift import Drift
 from scrapy_captcha.honesty import UNANSWERED, Canaries, Suspicion, known_wrong
 from scrapy_captcha.lineup import Lineup
 from scrapy_captcha.models import OWN
+from scrapy_captcha.worth import JUDGED_LATELY, Worth
 
 if TYPE_CHECKING:
     from scrapy_captcha.config import SiteRule
@@ -34,7 +34,7 @@ class Site:
 
     :ivar bundle: where the models are that its data trained, even when nothing more is stored
     :ivar attempts: judged ones, those of earlier crawls included; ``None`` before they are counted
-    :ivar lately: of the last answers of this crawl, whether they were accepted, and their images
+    :ivar lately: whether the last answers of this crawl were accepted
     :ivar fresh: confirmed images that no training has been started for
     :ivar lengths: how many characters they have
     """
@@ -52,7 +52,8 @@ class Site:
         self.bundle = dataset.path / OWN if dataset is not None else None
         self.retrain_after = retrain_after
         self.attempts: int | None = None
-        self.lately: deque[tuple[bool, int]] = deque(maxlen=JUDGED_LATELY)
+        self.lately: deque[bool] = deque(maxlen=JUDGED_LATELY)
+        self._worth = Worth()
         self.fresh = 0
         self.lengths: set[int] = set()
         self.drift = Drift()
@@ -67,9 +68,11 @@ class Site:
         """The rule's key."""
         return self.rule.site
 
-    def judged(self, accepted: bool, images: int = 1) -> None:
+    def judged(self, arm: Arm, accepted: bool, confidence: float, images: int) -> None:
         """An answer was judged in this crawl, for which so many images were fetched."""
-        self.lately.append((accepted, images))
+        self.lately.append(accepted)
+        if arm is self.lineup.champion:
+            self._worth.add(arm, accepted, confidence, images)
         if self.attempts is not None:
             self.attempts += 1
         self._waited += accepted and self._waits_for_canary
@@ -77,19 +80,18 @@ class Site:
     @property
     def acceptance(self) -> float:
         """The accepted share of the last answers of this crawl."""
-        return sum(accepted for accepted, _ in self.lately) / max(1, len(self.lately))
+        return sum(self.lately) / max(1, len(self.lately))
 
     @property
     def worth_submitting(self) -> float:
-        """The least confidence that an answer is worth a request with: right ones per request.
+        """The least confidence that an answer is worth a request with.
 
-        Whoever passes an image over must have that many requests' worth of a better one. During a
-        contest none is passed over, or a challenger that knows itself badly would look good.
+        During a contest none is passed over, or a challenger that knows itself badly would look
+        good.
         """
-        if len(self.lately) < JUDGED_BEFORE or self.lineup.contest is not None:
+        if self.lineup.contest is not None:
             return 0.0
-        right = sum(accepted for accepted, _ in self.lately)
-        return right / sum(1 + images for _, images in self.lately)
+        return self._worth.least(self.lineup.champion)
 
     async def count_attempts(self) -> int:
         """How many answers the site has judged."""

@@ -17,10 +17,11 @@ from scrapy_captcha import forms, signals, stats
 from scrapy_captcha.address import check_form
 from scrapy_captcha.attempts import ACCEPTED, REJECTED
 from scrapy_captcha.challenge import Challenge
-from scrapy_captcha.config import PASSED_OVER, THRESHOLD_AFTER
+from scrapy_captcha.config import THRESHOLD_AFTER
 from scrapy_captcha.errors import AttemptFailed, CaptchaUnsolved, DatasetError, ImageError
 from scrapy_captcha.learning import Reading
 from scrapy_captcha.tasks import Judgement
+from scrapy_captcha.worth import PASSED_OVER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
