@@ -9,8 +9,8 @@ from scrapy_captcha.charts import Axis, Mark, Series, chart
 from scrapy_captcha.commands.stats_text import (
     conflicts,
     facts,
-    minute,
     model_name,
+    second,
     shown,
     size,
 )
@@ -42,7 +42,7 @@ def plot(history: History) -> str:
     times = history.times
 
     def at(answer: float) -> str:
-        return minute(float(times[min(len(times), max(1, round(answer))) - 1]))
+        return second(float(times[min(len(times), max(1, round(answer))) - 1]))
 
     low, high = (1, len(times)) if len(times) > 1 else (0, 1)
     return chart(
@@ -82,15 +82,15 @@ def _parts(history: History) -> list[str]:
         ("on the disk", size(history.bytes)),
     ]
     caption = (
-        f"From {minute(total.since)} to {minute(total.until)}. The band is the 95 % interval; "
+        f"From {second(total.since)} to {second(total.until)}. The band is the 95 % interval; "
         "a dashed line stands where a model read its first answer."
     )
     used = [
-        (model_name(use), use.version or "", minute(use.answers.since), *_cells(use.answers))
+        (model_name(use), use.version or "", second(use.answers.since), *_cells(use.answers))
         for use in reversed(history.models)
     ]
     stretches = [
-        (minute(stretch.since), minute(stretch.until), *_cells(stretch))
+        (second(stretch.since), second(stretch.until), *_cells(stretch))
         for stretch in history.stretches
     ]
     counts = ("answers", "accepted", "share", "95 % interval")

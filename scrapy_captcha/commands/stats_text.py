@@ -33,9 +33,9 @@ def to_json(dataset: Path, histories: Sequence[History]) -> dict[str, Any]:
     return {"dataset": str(dataset), "sites": [_site_json(history) for history in histories]}
 
 
-def minute(seconds: float) -> str:
-    """A time in UTC, to the minute."""
-    return _moment(seconds).strftime("%Y-%m-%d %H:%M")
+def second(seconds: float) -> str:
+    """A time in UTC, to the second."""
+    return _moment(seconds).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def size(number: int) -> str:
@@ -112,7 +112,7 @@ def _details(history: History) -> Iterator[str]:
     yield ""
     head = ("model", "first used", "answers", "accepted", "share", "95 %")
     rows = [
-        (model_name(use), minute(use.answers.since), *_stretch_row(use.answers)[2:])
+        (model_name(use), second(use.answers.since), *_stretch_row(use.answers)[2:])
         for use in history.models[-MODELS:]
     ]
     yield _aligned([head, *rows], "  ")
@@ -122,8 +122,8 @@ def _details(history: History) -> Iterator[str]:
 
 def _stretch_row(stretch: Stretch) -> tuple[str, ...]:
     return (
-        minute(stretch.since),
-        minute(stretch.until),
+        second(stretch.since),
+        second(stretch.until),
         f"{stretch.judged:,}",
         f"{stretch.accepted:,}",
         f"{stretch.share:.3f}",

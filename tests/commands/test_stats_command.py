@@ -62,8 +62,8 @@ def test_a_table_shows_what_each_site_accepted_and_what_else_is_known(scrapy: Ru
     rows = [line.split() for line in done.stdout.splitlines()]
     assert rows[1][:4] == ["127.0.0.1:8000", "1", "1", "1.000"]
     assert rows[2][:7] == ["shop.example", "300", "225", "0.750", "0.698", "-", "0.796"]
-    assert ["0" * 16, "2026-11-01", "00:00", "150", "112"] in [row[:5] for row in rows]
-    assert ["1" * 16, "2026-11-01", "02:30", "150", "113"] in [row[:5] for row in rows]
+    assert ["0" * 16, "2026-11-01", "00:00:00", "150", "112"] in [row[:5] for row in rows]
+    assert ["1" * 16, "2026-11-01", "02:30:00", "150", "113"] in [row[:5] for row in rows]
     assert "shop.example (captchas/shop.example)" in done.stdout
     assert "drift       none" in done.stdout
 
