@@ -92,6 +92,7 @@ class Learning:
                 continue
             self._say_taken_back(site, found.taken_back, "a crawl that was killed had seen to it")
             site.fresh, site.lengths = found.fresh, found.lengths
+            site.trained_on = found.trained_on
             if found.challenger is not None:
                 site.lineup.challenge(found.challenger)
             if found.unproven:

@@ -76,6 +76,12 @@ class Answer:
     version: str | None = None
     said: dict[str, Any] | None = None
 
+    @property
+    def labels(self) -> int:
+        """How many images the training learnt from; 0 when it does not say."""
+        labels = (self.said or {}).get("labels")
+        return labels if type(labels) is int and labels > 0 else 0
+
 
 def check() -> None:
     """Make sure that this Python can train.

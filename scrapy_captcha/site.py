@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import deque
 from typing import TYPE_CHECKING
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 #: Confirmed images that waited for a first canary, in a crawl, after which something is wrong: so
 #: many, and so many times those that a training takes.
 WAITED_LONG, WAITED_ROUNDS = 50, 3
+#: A training takes so large a share of new images, beside those that the last one learnt from.
+NEW_SHARE = 0.05
 
 
 class Site:
@@ -36,6 +39,7 @@ class Site:
     :ivar attempts: judged ones, those of earlier crawls included; ``None`` before they are counted
     :ivar lately: whether the last answers of this crawl were accepted
     :ivar fresh: confirmed images that no training has been started for
+    :ivar trained_on: how many the last training learnt from
     :ivar lengths: how many characters they have
     """
 
@@ -54,7 +58,7 @@ class Site:
         self.attempts: int | None = None
         self.lately: deque[bool] = deque(maxlen=JUDGED_LATELY)
         self._worth = Worth()
-        self.fresh = 0
+        self.fresh = self.trained_on = 0
         self.lengths: set[int] = set()
         self.drift = Drift()
         self.suspicion = Suspicion()
@@ -138,7 +142,7 @@ class Site:
         """Whether a training is due but for a canary that was rejected."""
         if self.retrain_after is None or self.dataset is None or self.dataset.quarantined:
             return False
-        due = self.fresh >= self.retrain_after
+        due = self.fresh >= self._enough(self.retrain_after)
         return due and self.canaries.rate > 0 and not self.canaries.proven
 
     @property
@@ -148,7 +152,11 @@ class Site:
             return False
         if self.lineup.untried:
             return False
-        canaries = self.canaries
-        if canaries.rate and not canaries.proven and 2 * self.fresh >= self.retrain_after:
+        canaries, enough = self.canaries, self._enough(self.retrain_after)
+        if canaries.rate and not canaries.proven and 2 * self.fresh >= enough:
             canaries.hasten()
-        return self.fresh >= self.retrain_after and (canaries.proven or not canaries.rate)
+        return self.fresh >= enough and (canaries.proven or not canaries.rate)
+
+    def _enough(self, retrain_after: int) -> int:
+        """Newly confirmed images that are worth a training: the more are known, the more."""
+        return max(retrain_after, math.ceil(NEW_SHARE * self.trained_on))

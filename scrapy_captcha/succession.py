@@ -38,6 +38,7 @@ class Found:
 
     :param taken_back: confirmed images that had to go into quarantine still
     :param fresh: confirmed images since the last version was trained
+    :param trained_on: those before
     :param lengths: how many characters the confirmed texts have
     :param challenger: a version that was not judged to the end
     :param unproven: versions, the current one the last, that are later than the last wrong answer
@@ -47,6 +48,7 @@ class Found:
 
     taken_back: int
     fresh: int
+    trained_on: int
     lengths: set[int]
     challenger: Arm | None
     unproven: tuple[str, ...] = ()
@@ -209,6 +211,7 @@ class Succession:
             )
             return
         self._counters.add(site.key, stats.RETRAINED)
+        site.trained_on = answer.labels
         logger.info("Trained on %s: %s", site.key, answer.said, extra=self._extra)
         if answer.version is None:
             return
@@ -242,7 +245,7 @@ def look(site: Site, dataset: SiteDataset) -> Found:
     """Complete a quarantine that was cut short, and see where training has come to."""
     taken_back = dataset.settle()
     if site.retrain_after is None:
-        return Found(taken_back, 0, set(), None)
+        return Found(taken_back, 0, 0, set(), None)
     out, challenger = dataset.path / OWN, None
     with explained(out):
         newest = max(versions.stored(out), default="")
@@ -266,7 +269,8 @@ def look(site: Site, dataset: SiteDataset) -> Found:
                 break
             unproven.insert(0, version)
     lengths = {len(text) for _, text in words}
-    return Found(taken_back, fresh, lengths, challenger, tuple(unproven), trusted)
+    learnt = len(words) - fresh
+    return Found(taken_back, fresh, learnt, lengths, challenger, tuple(unproven), trusted)
 
 
 def _time(version: str) -> str:
