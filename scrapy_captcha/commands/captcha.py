@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 SUBCOMMANDS = {
     "check": "say whether a page is a captcha page, and what rule it needs",
     "read": "read captcha images from files",
+    "serve": "read the images of other programs over HTTP",
     "stats": "say what has become of each site's captchas",
 }
 
@@ -59,7 +60,7 @@ class Command(ScrapyCommand):
 
     def short_desc(self) -> str:
         """For the list of commands."""
-        return "Check what a captcha page needs, read images, watch what was learnt"
+        return "Check what a captcha page needs, read or serve images, watch what was learnt"
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         """Declare the subcommand and, as they come, its arguments."""

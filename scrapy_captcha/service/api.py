@@ -1,0 +1,264 @@
+"""The routes, and the application that serves them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.requests import Request  # noqa: TC002 - FastAPI looks it up
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from scrapy_captcha.service.contract import (
+    SUMMARY,
+    VERSION,
+    BatchBody,
+    FineBody,
+    ReadingBody,
+    batch_request,
+    describe,
+    errors,
+    reading_request,
+)
+from scrapy_captcha.service.guard import Guard, refusal_body, retry_after
+from scrapy_captcha.service.metrics import Metrics
+from scrapy_captcha.service.pool import Pool, Reading
+from scrapy_captcha.service.state import Service
+from scrapy_captcha.service.wire import JSON, Constraints, Refused, parse_batch, parse_single
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+
+    from scrapy_captcha.service.config import ServiceConfig
+    from scrapy_captcha.service.pool import Refusal
+
+    Endpoint = Callable[[Request], Coroutine[Any, Any, Response]]
+
+#: Probabilities are rounded to so many digits in answers.
+DIGITS = 6
+_FINE = b'{"status": "OK"}'
+
+
+def create_app(config: ServiceConfig) -> Guard:
+    """A service that any ASGI server can host, in one process of it.
+
+    Its readers start and stop with the server's lifespan events.
+    """
+    metrics = Metrics()
+    return assemble(Service(config, metrics, Pool(config, metrics)))
+
+
+def assemble(service: Service) -> Guard:
+    """The application around a pool of readers."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await service.pool.start()
+        try:
+            yield
+        finally:
+            await service.pool.stop()
+
+    app = FastAPI(
+        title="scrapy-captcha",
+        version=VERSION,
+        description=SUMMARY,
+        lifespan=lifespan,
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+        redirect_slashes=False,
+        exception_handlers={HTTPException: _http_error, Exception: _crash},
+    )
+    _add_routes(app, Routes(service), service.config)
+    _describe(app, token=service.config.token is not None)
+    return Guard(app, service)
+
+
+class Routes:
+    """What each route answers."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def read(self, request: Request) -> Response:
+        """Read one image."""
+        image, known = parse_single(*await _parts(request))
+        (outcome,) = await self._read([image], known)
+        if not isinstance(outcome, Reading):
+            raise _refused(outcome)
+        return _json(_reading_fields(outcome))
+
+    async def read_batch(self, request: Request) -> Response:
+        """Read up to 64 images; what is wrong with one of them is told in its place."""
+        pics, known = parse_batch(*await _parts(request))
+        images = [pic for pic in pics if isinstance(pic, bytes)]
+        outcomes = await self._read(images, known)
+        refusals = [outcome for outcome in outcomes if not isinstance(outcome, Reading)]
+        if refusals and len(refusals) == len(pics) and refusals[0].status in {429, 503}:
+            raise _refused(refusals[0])
+        read = iter(outcomes)
+        results = [_outcome_fields(next(read) if isinstance(pic, bytes) else pic) for pic in pics]
+        return _json({"status": "OK", "results": results})
+
+    async def live(self, request: Request) -> Response:  # noqa: ARG002
+        """Whether the process answers."""
+        return Response(_FINE, media_type=JSON)
+
+    async def ready(self, request: Request) -> Response:  # noqa: ARG002
+        """Whether requests are welcome: every reader has loaded the default model and proved it."""
+        reason = self._service.why_not_ready
+        if reason is not None:
+            raise Refused(503, reason, retry_after(None, 503))
+        return Response(_FINE, media_type=JSON)
+
+    async def metrics(self, request: Request) -> Response:
+        """What the service has counted, for Prometheus."""
+        text, content_type = self._service.metrics.render(request.headers.get("accept", ""))
+        return Response(text, headers={"content-type": content_type})
+
+    async def _read(
+        self, images: Sequence[bytes], known: Constraints
+    ) -> Sequence[Reading | Refusal]:
+        config = self._service.config
+        model = known.model or config.default_model
+        if model not in config.models:
+            raise Refused(
+                422, f"expected a model among {', '.join(config.models)}, got {model[:100]!r}"
+            )
+        if not images:
+            return []
+        return await self._service.pool.read(
+            images,
+            model=model,
+            charset=known.charset,
+            length=known.length,
+            deadline=asyncio.get_running_loop().time() + config.deadline,
+        )
+
+
+class _Route(APIRoute):
+    """Hands the request on as it is: what it holds is read by hand, at a third of the cost."""
+
+    def get_route_handler(self) -> Endpoint:
+        return partial(_answered, self.endpoint)
+
+
+async def _answered(endpoint: Endpoint, request: Request) -> Response:
+    try:
+        return await endpoint(request)
+    except Refused as refusal:
+        return _error(refusal.status, refusal.message, refusal.headers)
+
+
+def _add_routes(app: FastAPI, routes: Routes, config: ServiceConfig) -> None:
+    add = partial(
+        app.router.add_api_route, route_class_override=_Route, response_class=JSONResponse
+    )
+    who = 401 if config.token is not None else 403
+    add(
+        "/captcha",
+        routes.read,
+        methods=["POST"],
+        responses={200: {"model": ReadingBody}, **errors(400, who, 408, 413, 415, 422, 429, 503)},
+        openapi_extra=reading_request(config),
+    )
+    add(
+        "/captcha/batch",
+        routes.read_batch,
+        methods=["POST"],
+        responses={200: {"model": BatchBody}, **errors(400, who, 408, 413, 415, 422, 429, 503)},
+        openapi_extra=batch_request(config),
+    )
+    pages: list[tuple[str, Endpoint, dict[str, Any]]] = [
+        ("/live", routes.live, {"responses": {200: {"model": FineBody}}}),
+        ("/ready", routes.ready, {"responses": {200: {"model": FineBody}, **errors(503)}}),
+        (
+            "/metrics",
+            routes.metrics,
+            {"responses": errors(who), "response_class": PlainTextResponse},
+        ),
+    ]
+    for path, endpoint, described in pages:
+        add(path, endpoint, methods=["GET"], **described)
+        add(path, endpoint, methods=["HEAD"], include_in_schema=False)
+
+
+def _describe(app: FastAPI, *, token: bool) -> None:
+    described: dict[str, Any] = {}
+
+    def openapi() -> dict[str, Any]:
+        if not described:
+            described.update(describe(app, token=token))
+        return described
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+async def _parts(request: Request) -> tuple[str, bytes, bytes]:
+    scope = request.scope
+    headers = request.headers
+    encoding = headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        raise Refused(
+            415,
+            f"expected a body without Content-Encoding, got {encoding[:100]!r}",
+            {"accept-encoding": "identity"},
+        )
+    return headers.get("content-type", ""), await request.body(), scope["query_string"]
+
+
+def _refused(refusal: Refusal) -> Refused:
+    return Refused(
+        refusal.status, refusal.message, retry_after(refusal.retry_after, refusal.status)
+    )
+
+
+def _outcome_fields(outcome: Reading | Refusal | Refused) -> dict[str, Any]:
+    if isinstance(outcome, Reading):
+        return _reading_fields(outcome)
+    return {"status": "NO", "msg": outcome.message}
+
+
+def _reading_fields(reading: Reading) -> dict[str, Any]:
+    recognition = reading.recognition
+    return {
+        "status": "OK",
+        "result": recognition.text,
+        "confidence": round(recognition.confidence, DIGITS),
+        "characters": [
+            (character, round(chance, DIGITS)) for character, chance in recognition.characters
+        ],
+        "model": reading.model,
+        "model_hash": reading.model_hash,
+    }
+
+
+def _json(fields: dict[str, Any]) -> Response:
+    return Response(json.dumps(fields), media_type=JSON)
+
+
+def _error(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(refusal_body(message), status, headers, media_type=JSON)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """What the routing refuses, in the shape of all errors."""
+    assert isinstance(error, HTTPException)
+    headers = dict(error.headers or {})
+    if error.status_code == 404:
+        return _error(404, f"no such page: {request.url.path[:100]!r}; see /docs", headers)
+    if error.status_code == 405:
+        allowed = headers.get("Allow", "")
+        headers["Allow"] = "GET, HEAD" if allowed in {"GET", "HEAD"} else allowed
+        return _error(405, f"expected {headers['Allow']}, got {request.method[:20]}", headers)
+    return _error(error.status_code, str(error.detail), headers)
+
+
+async def _crash(request: Request, error: Exception) -> Response:  # noqa: ARG001
+    """For the client of a request that failed; the server logs the traceback."""
+    return _error(500, "the service failed; its log says why")
