@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import logging
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from time import perf_counter
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
     Headers = Mapping[bytes, bytes]
 
+logger = logging.getLogger(__name__)
+
 #: What orchestrators and load balancers ask; it needs no token and tells nothing.
 OPEN = frozenset({"/live", "/ready"})
 #: Where images are read.
@@ -38,10 +41,15 @@ class Guard:
     """The application as any ASGI server can host it.
 
     :param app: what answers the requests that pass
+    :param direct: method and path -> a route of the application, to which a request goes without
+        the application's own routing and middleware: those would cost as much as all the rest
     """
 
-    def __init__(self, app: ASGIApp, service: Service) -> None:
+    def __init__(
+        self, app: ASGIApp, service: Service, direct: Mapping[tuple[str, str], ASGIApp]
+    ) -> None:
         self._app = app
+        self._direct = direct
         self._service = service
         self._token = None if service.config.token is None else service.config.token.encode()
         self._origins = frozenset(origin.encode() for origin in service.config.origins)
@@ -65,6 +73,11 @@ class Guard:
             await self._pass_on(path, headers, scope, receive, answer)
         except Refused as refusal:
             await self._refuse(refusal, scope, receive, answer)
+        except Exception:
+            logger.exception("A request for %(path)r failed", {"path": path})
+            if answer.status is not None:
+                raise
+            await _respond(answer, 500, refusal_body("the service failed; its log says why"), [])
         finally:
             self._count(path, answer.status, perf_counter() - started)
 
@@ -76,13 +89,14 @@ class Guard:
             return
         if path not in OPEN:
             self._admit_client(scope, headers)
+        app = self._direct.get((scope["method"], path), self._app)
         if path not in READING or scope["method"] != "POST":
-            await self._app(scope, receive, answer)
+            await app(scope, receive, answer)
             return
         self._admit_image()
         body = await self._body(headers, receive)
         if body is not None:
-            await self._app(scope, _Replay(body, receive), answer)
+            await app(scope, _Whole(body, receive), answer)
 
     def _admit_client(self, scope: Scope, headers: Headers) -> None:
         if self._token is None:
@@ -219,7 +233,7 @@ class _Answer:
         await self._send(message)
 
 
-class _Replay:
+class _Whole:
     """What the application receives: a body that has been read already."""
 
     __slots__ = ("_body", "_receive")
