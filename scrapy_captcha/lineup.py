@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from scrapy_captcha.recognizer import Reader
 
 
+#: So many promotions after the last canary, another one is sent soon.
+DOUBTFUL = 2
+
+
 @dataclass(frozen=True, eq=False)
 class Arm:
     """A model that reads a site.
@@ -126,6 +130,14 @@ class Lineup:
         self._before = self._watch = None
         self._answers.clear()
         self.era += 1
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether there were so many promotions by the site's word alone that it must be tried.
+
+        The version to go back to is kept for a few promotions only.
+        """
+        return len(self._unproven) >= DOUBTFUL
 
     def learnt(self, era: int) -> None:
         """The trainer has made something of what it was asked in an era."""

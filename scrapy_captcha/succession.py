@@ -117,6 +117,8 @@ class Succession:
                 return
             self._counters.add(site.key, stats.PROMOTED)
             self._changed(site, arm, "promoted", why)
+            if lineup.doubtful:
+                site.canaries.hasten()
 
     async def _go_back(self, site: Site, gone: list[str], why: str) -> None:
         """Go back on the disk from versions that were champions, and delete them.

@@ -181,6 +181,16 @@ def test_distrust_goes_back_past_all_that_was_promoted_since_a_wrong_answer_was_
     assert lineup.champion is proven
 
 
+def test_a_second_promotion_since_a_wrong_answer_was_rejected_calls_for_another_one() -> None:
+    lineup = Lineup(arm("old"))
+    promote(lineup, "second")
+    assert not lineup.doubtful
+    promote(lineup, "third")
+    assert lineup.doubtful
+    lineup.prove()
+    assert not lineup.doubtful
+
+
 def test_one_that_fell_and_gave_way_to_an_unproven_one_is_not_gone_back_to() -> None:
     old = arm("old")
     lineup = Lineup(old)
