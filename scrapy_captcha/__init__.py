@@ -10,6 +10,7 @@ from scrapy_captcha.errors import (
     ConfigError,
     DatasetError,
     ImageError,
+    ServiceError,
 )
 from scrapy_captcha.middleware import CaptchaMiddleware
 from scrapy_captcha.query import captcha_form
@@ -28,5 +29,6 @@ __all__ = [
     "ImageError",
     "Recognition",
     "Recognizer",
+    "ServiceError",
     "captcha_form",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import logging
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -17,6 +18,7 @@ from urllib.parse import urlsplit
 from cssselect import SelectorError
 from parsel.csstranslator import HTMLTranslator
 
+from scrapy_captcha.endpoint import CredentialsError, Endpoint, is_service
 from scrapy_captcha.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CASES = ("lower", "upper", "as-is")
+TOKEN = "CAPTCHA_SERVICE_TOKEN"  # noqa: S105 - a name
+_TOKEN = re.compile(r"[!-~]+")
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[\w.-]+)(:\d+)?")
 #: Confirmed or rejected attempts that a site needs before ``min_confidence`` holds for it.
 THRESHOLD_AFTER = 100
@@ -90,6 +94,7 @@ class Settings:
     :param breaker: failed solves in a row after which a site's breaker opens
     :param dataset: folder, or ``None`` to keep nothing
     :param retrain_after: newly confirmed images of a site after which it is trained on
+    :param service_token: what services are shown that read in place of a model
     """
 
     sites: Mapping[str, SiteRule]
@@ -101,6 +106,7 @@ class Settings:
     breaker: int = 8
     close_spider: bool = False
     retrain_after: int | None = None
+    service_token: str | None = default(default=None, repr=False)
 
     @classmethod
     def from_settings(cls, settings: BaseSettings) -> Settings:
@@ -122,6 +128,12 @@ class Settings:
                     "CAPTCHA_RETRAIN_AFTER: there is nothing to train on with CAPTCHA_DATASET = "
                     "None; name a folder there, or drop CAPTCHA_RETRAIN_AFTER"
                 )
+            if is_service(read.get("model", cls.model)):
+                raise ConfigError(
+                    "CAPTCHA_RETRAIN_AFTER: the model of a service is not here to be trained on; "
+                    "name a model in CAPTCHA_MODEL, or drop CAPTCHA_RETRAIN_AFTER and train the "
+                    "service's model on CAPTCHA_DATASET with `python -m trainer fit`"
+                )
             defaults["canary_rate"] = CANARY_RATE
         rules = {}
         for key, rule in sites.items():
@@ -129,6 +141,7 @@ class Settings:
             if site in rules:
                 raise ConfigError(f"CAPTCHA_SITES: {key!r} is listed twice")
             rules[site] = _rule(site, rule, defaults)
+        read["service_token"] = service_token(settings)
         return cls(sites=MappingProxyType(rules), **read)
 
     def rule_for(self, netloc: str) -> SiteRule | None:
@@ -145,6 +158,17 @@ class Settings:
                 return self.sites[host]
             host = "" if host[-1:].isdigit() or host.startswith("[") else host.partition(".")[2]
         return None
+
+
+def service_token(settings: BaseSettings) -> str | None:
+    """What services are shown: the setting, else the environment variable of that name.
+
+    :raises ConfigError: which does not show it
+    """
+    token = settings.get(TOKEN) or os.environ.get(TOKEN, "").strip() or None
+    if token is not None and not (isinstance(token, str) and _TOKEN.fullmatch(token)):
+        raise ConfigError(f"{TOKEN}: expected visible ASCII characters without spaces")
+    return token
 
 
 def _warn_of_misspelt(settings: BaseSettings) -> None:
@@ -187,6 +211,8 @@ def _rule(site: str, given: object, defaults: Mapping[str, Any]) -> SiteRule:
 def _checked(where: str, value: object, check: Callable[[Any], Any]) -> Any:
     try:
         return check(value)
+    except CredentialsError as e:
+        raise ConfigError(f"{where}: expected {e}") from None
     except (ValueError, TypeError) as e:
         raise ConfigError(f"{where}: expected {e}, got {value!r}") from None
 
@@ -225,6 +251,13 @@ def _url(value: Any) -> str:
     if not whole and (parts.scheme or parts.netloc):
         raise ValueError("an http(s) URL, or one relative to the page")
     return text
+
+
+def _model(value: Any) -> str:
+    name = _text(value)
+    if is_service(name):
+        Endpoint.parse(name)
+    return name
 
 
 def _condition(value: Any) -> Condition:
@@ -326,7 +359,7 @@ def _images(value: Any) -> int | None:
 
 _DEFAULTS_FOR_RULES = ("max_attempts", "min_confidence")
 _SETTINGS: dict[str, Callable[[Any], Any]] = {
-    "model": _text,
+    "model": _model,
     "dataset": _folder,
     "max_attempts": _attempts,
     "min_confidence": _confidence,
@@ -349,7 +382,7 @@ _RULE: dict[str, Callable[[Any], Any]] = {
     "charset": _charset,
     "length": _number(int, 1, 32, "a whole number from 1 to 32"),
     "case": _case,
-    "model": _text,
+    "model": _model,
     "max_attempts": _attempts,
     "min_confidence": _confidence,
     "image_hosts": _hosts,

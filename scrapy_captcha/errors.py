@@ -21,6 +21,10 @@ class BundleError(CaptchaError, ValueError):
     """A model on disk that is missing, damaged or not what it says."""
 
 
+class ServiceError(CaptchaError):
+    """A service that was to read images was not reached, or did not read them."""
+
+
 class DatasetError(CaptchaError, OSError):
     """The labelled dataset could not be read or written."""
 

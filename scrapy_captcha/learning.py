@@ -105,6 +105,7 @@ class Learning:
     async def closed(self) -> None:
         """End the trainer, and close the attempts files."""
         await self._succession.closed()
+        self._readers.close()
         if self._dataset is not None:
             self._dataset.close()
 
@@ -166,7 +167,7 @@ class Learning:
                 reading.image,
                 recognition.text,
                 recognition.confidence,
-                reading.arm.reader.model_hash,
+                reading.recognition.model_hash,
                 ACCEPTED if accepted else REJECTED,
             )
         except DatasetError as e:
@@ -191,7 +192,7 @@ class Learning:
                 reading.image,
                 guess,
                 reading.recognition.confidence,
-                reading.arm.reader.model_hash,
+                reading.recognition.model_hash,
                 verdict,
                 since=since,
             )

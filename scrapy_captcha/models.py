@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from scrapy_captcha.bundle import is_bundle, open_bundle
-from scrapy_captcha.errors import ConfigError
+from scrapy_captcha.endpoint import is_service
+from scrapy_captcha.errors import ConfigError, ServiceError
 from scrapy_captcha.lineup import Arm
 from scrapy_captcha.naming import site_folder
 from scrapy_captcha.recognizer import (
@@ -18,6 +19,7 @@ from scrapy_captcha.recognizer import (
     check_length,
     load_reader,
 )
+from scrapy_captcha.remote import TIMEOUT, RemoteReader
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -36,14 +38,16 @@ class Readers:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._loaded: dict[Path, Recognizer] = {}
+        self._services: dict[str, RemoteReader] = {}
 
-    def for_rule(self, rule: SiteRule) -> Recognizer:
+    def for_rule(self, rule: SiteRule) -> Reader:
         """The rule's model, else the one that the site's own data trained, else the default.
 
         :raises BundleError: when the model cannot be loaded
-        :raises ConfigError: when it cannot read the rule's charset or length
+        :raises ConfigError: when it cannot read the rule's charset or length, or is a service that
+            is not reached or does not let us in
         """
-        reader = load_reader(self._name(rule), rule.length, self._load, remembers=True)
+        reader = self._open(self._name(rule), rule)
         try:
             check_rule(reader, rule)
         except ValueError as e:
@@ -53,9 +57,9 @@ class Readers:
     def arm(self, rule: SiteRule) -> Arm:
         """The same, with what is known of it."""
         reader = self.for_rule(rule)
-        if reader.bundle.folder.parent != self._own(rule):
-            return Arm(reader, reader.manifest.charset)
-        return _own_arm(reader)
+        if isinstance(reader, Recognizer) and reader.bundle.folder.parent == self._own(rule):
+            return _own_arm(reader)
+        return Arm(reader, reader.manifest.charset)
 
     def default(self, rule: SiteRule) -> Arm:
         """What reads a site that has no model of its own.
@@ -63,9 +67,28 @@ class Readers:
         :raises BundleError: when it cannot be loaded
         :raises ValueError: when it cannot read the rule's charset or length
         """
-        reader = load_reader(self._settings.model, rule.length, self._load, remembers=True)
+        reader = self._open(self._settings.model, rule)
         check_rule(reader, rule)
         return Arm(reader, reader.manifest.charset)
+
+    def close(self) -> None:
+        """Close the connections to services."""
+        for reader in self._services.values():
+            reader.close()
+
+    def _open(self, name: str, rule: SiteRule) -> Reader:
+        if not is_service(name):
+            return load_reader(name, rule.length, self._load, remembers=True)
+        if name not in self._services:
+            token, timeout = self._settings.service_token, min(TIMEOUT, self._settings.timeout)
+            try:
+                self._services[name] = RemoteReader.connect(name, token, timeout)
+            except (ConfigError, ServiceError) as e:
+                where = "CAPTCHA_MODEL"
+                if rule.model is not None:
+                    where = f"CAPTCHA_SITES[{rule.site!r}]['model']"
+                raise ConfigError(f"{where}: {e}") from None
+        return self._services[name]
 
     def _load(self, name: str) -> Recognizer:
         bundle = open_bundle(name)
@@ -98,7 +121,7 @@ def open_challenger(model: Path, version: str, rule: SiteRule) -> Arm:
     return _own_arm(reader)
 
 
-def check_rule(reader: Recognizer, rule: SiteRule) -> None:
+def check_rule(reader: Reader, rule: SiteRule) -> None:
     """Raise ``ValueError`` when a reader cannot read what a rule says."""
     check_length(reader.manifest, rule.length)
     allowed_classes(reader.manifest, rule.charset)

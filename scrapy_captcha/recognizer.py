@@ -18,6 +18,7 @@ from scrapy_captcha.errors import BundleError, ImageError
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterable
+    from concurrent.futures import Executor
 
     from numpy.typing import NDArray
 
@@ -43,19 +44,53 @@ class Recognition:
     :param text: the characters, in the bundle's case
     :param confidence: calibrated probability, 0 to 1, that the whole text is right
     :param characters: each character with its own probability
+    :param model_hash: what identifies the model that read it; empty where none did
     """
 
     text: str
     confidence: float
     characters: tuple[tuple[str, float], ...]
+    model_hash: str = ""
+
+
+class Readable(Protocol):
+    """What a model can read; a :class:`scrapy_captcha.bundle.Manifest` says it, too."""
+
+    @property
+    def name(self) -> str:
+        """Of the model."""
+
+    @property
+    def charset(self) -> str:
+        """The characters that it knows."""
+
+    @property
+    def length(self) -> int:
+        """The most characters."""
+
+    @property
+    def min_length(self) -> int:
+        """The least."""
+
+    @property
+    def case(self) -> str:
+        """``"lower"`` when it reads upper case as lower case, else ``"as-is"``."""
 
 
 class Reader(Protocol):
     """Whatever turns image bytes into a :class:`Recognition`; it may block."""
 
     @property
+    def manifest(self) -> Readable:
+        """What it can read."""
+
+    @property
     def model_hash(self) -> str:
-        """What identifies the model in the dataset."""
+        """What identifies the model."""
+
+    @property
+    def threads(self) -> Executor | None:
+        """Where it is to read; ``None`` for anywhere, as it takes next to no time."""
 
     def read(
         self, image_bytes: bytes, charset: str | None = None, length: int | None = None
@@ -77,6 +112,7 @@ class Recognizer:
         self.bundle = bundle
         self.manifest: Manifest = bundle.manifest
         self.model_hash = bundle.hash
+        self.threads = None
         self._lock = threading.Lock()
         content = bundle.read(MODEL)
         try:
@@ -127,7 +163,8 @@ class Recognizer:
         self, pixels: NDArray[np.float32], charset: str | None, length: int | None
     ) -> Recognition:
         """Read a prepared image, float32 of shape (32, 90)."""
-        return decode_logits(self.logits(pixels), self.manifest, charset, length)
+        read = decode_logits(self.logits(pixels), self.manifest, charset, length)
+        return replace(read, model_hash=self.model_hash)
 
     def read_many(
         self, images: Iterable[bytes], charset: str | None = None, length: int | None = None
@@ -173,6 +210,7 @@ class EitherRecognizer(Recognizer):
     ) -> None:
         self.bundle, self.manifest = general.bundle, general.manifest
         self.model_hash = f"{general.model_hash}+{specialist.model_hash}"
+        self.threads = None
         self._general, self._specialist = general, specialist
         own, manifest = specialist.manifest.length, general.manifest
         self._prior = {
@@ -199,7 +237,7 @@ class EitherRecognizer(Recognizer):
         else:
             logits = self.logits(pixels) if logits is None else logits
             read = decode_logits(logits, self.manifest, charset, length)
-        return replace(read, confidence=read.confidence * sure)
+        return replace(read, confidence=read.confidence * sure, model_hash=self.model_hash)
 
     def _choose_length(self, chances: dict[int, float]) -> tuple[int, float]:
         """The likeliest length, and its probability, from an image's and what is known already."""
@@ -256,7 +294,7 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return result
 
 
-def allowed_classes(manifest: Manifest, charset: str | None) -> NDArray[np.bool_] | None:
+def allowed_classes(manifest: Readable, charset: str | None) -> NDArray[np.bool_] | None:
     """Which characters of a model a charset allows, or ``None`` for all of them.
 
     :param charset: folded to the bundle's case first, so A-Z on a lower-case bundle is fine
@@ -284,7 +322,7 @@ def _allowed(known: str, charset: str) -> NDArray[np.bool_] | None:
     return None if mask.all() else mask
 
 
-def check_length(manifest: Manifest, length: int | None) -> None:
+def check_length(manifest: Readable, length: int | None) -> None:
     """Raise ``ValueError`` when the model cannot read texts of that length."""
     if length is not None and not manifest.min_length <= length <= manifest.length:
         lengths = (

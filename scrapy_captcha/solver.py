@@ -11,16 +11,21 @@ from time import monotonic
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin
 
-from scrapy.utils.asyncio import run_in_thread
-
 from scrapy_captcha import forms, signals, stats
 from scrapy_captcha.address import check_form
 from scrapy_captcha.attempts import ACCEPTED, REJECTED
 from scrapy_captcha.challenge import Challenge
 from scrapy_captcha.config import THRESHOLD_AFTER
-from scrapy_captcha.errors import AttemptFailed, CaptchaUnsolved, DatasetError, ImageError
+from scrapy_captcha.errors import (
+    AttemptFailed,
+    CaptchaUnsolved,
+    DatasetError,
+    ImageError,
+    ServiceError,
+)
 from scrapy_captcha.learning import Reading
 from scrapy_captcha.tasks import Judgement
+from scrapy_captcha.threads import run_in
 from scrapy_captcha.worth import PASSED_OVER
 
 if TYPE_CHECKING:
@@ -215,11 +220,13 @@ class Solver:
         image = await self._client.image(visit, challenge.image_url, url)
         arm = site.lineup.next_arm()
         try:
-            recognition = await run_in_thread(
-                arm.reader.read, image, site.rule.charset, site.rule.length
+            recognition = await run_in(
+                arm.reader.threads, arm.reader.read, image, site.rule.charset, site.rule.length
             )
         except ImageError as e:
             raise AttemptFailed("image_invalid", str(e)) from None
+        except ServiceError as e:  # it has been asked again where that makes sense
+            raise AttemptFailed("reader", str(e), final=True) from None
         return Reading(image, recognition, arm, images)
 
     async def _too_unsure(self, site: Site, recognition: Recognition, passed_over: int) -> bool:

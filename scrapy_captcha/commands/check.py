@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from scrapy_captcha.client import Client, Visit
 from scrapy_captcha.commands.advice import Advice, advise
 from scrapy_captcha.commands.report import Picture, Report, to_json, to_text
 from scrapy_captcha.config import Settings, SiteRule
-from scrapy_captcha.errors import AttemptFailed, BundleError, ConfigError, ImageError
+from scrapy_captcha.errors import AttemptFailed, BundleError, ConfigError, ImageError, ServiceError
 from scrapy_captcha.image import FORMATS
 from scrapy_captcha.middleware import CaptchaMiddleware
 from scrapy_captcha.models import Readers
@@ -40,7 +41,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("url", metavar="URL")
     parser.add_argument("--site", metavar="KEY", help="use the rule of this key of CAPTCHA_SITES")
-    parser.add_argument("--model", metavar="BUNDLE", help="a shipped model or a folder")
+    parser.add_argument(
+        "--model", metavar="BUNDLE", help="a shipped model, a folder or a service's URL"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -185,12 +188,13 @@ def _picture(sight: _Sight, captcha: Settings, rule: SiteRule) -> Picture | None
         return picture
     picture = replace(picture, bytes=len(sight.image))
     try:
-        reader = Readers(captcha).for_rule(rule)
-        recognition = reader.read(sight.image, rule.charset, rule.length)
+        with closing(Readers(captcha)) as readers:
+            reader = readers.for_rule(rule)
+            recognition = reader.read(sight.image, rule.charset, rule.length)
         with Image.open(BytesIO(sight.image), formats=FORMATS) as image:
             kind, size = image.format, image.size
     except ImageError as e:
         return replace(picture, problem=f"image_invalid: {e}")
-    except (BundleError, ConfigError) as e:
+    except (BundleError, ConfigError, ServiceError) as e:
         return replace(picture, problem=str(e))
     return replace(picture, format=kind, size=size, recognition=recognition)
