@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 MAX_HEAD = 64 << 10
 #: Open files, and so connections, that are asked of the system.
 _MANY_FILES = 1 << 16
+#: Connections that may wait to be accepted.
+_BACKLOG = 2048
 
 
 class TimedProtocol(HttpToolsProtocol):
@@ -159,6 +161,7 @@ class _Config(uvicorn.Config):
             interface="asgi3",
             log_config=None,
             access_log=False,
+            backlog=_BACKLOG,
             proxy_headers=False,
             server_header=False,
             # for what was accepted: its body, its reading, and a reader that had to be replaced
@@ -199,6 +202,7 @@ def listen(host: str, port: int) -> list[socket.socket]:
             if family == socket.AF_INET6:
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             listener.bind((address[0], chosen, *address[2:]))
+            listener.listen(_BACKLOG)
     except (OSError, OverflowError, UnicodeError) as e:
         for listener in sockets:
             listener.close()
