@@ -176,7 +176,7 @@ def decode_reply(payload: bytes) -> list[Answer] | Models:
         if payload[:1] == _ANSWERS:
             return _answers(payload)
         if payload[:1] == _MODELS:
-            return Models([_state(*entry) for entry in json.loads(payload[1:])])
+            return _models(json.loads(payload[1:]))
     except (error, ValueError, TypeError, RecursionError) as e:
         raise MessageError(f"a reader said {payload[:40]!r}: {e}") from None
     raise MessageError(f"a reader said {payload[:40]!r}")
@@ -201,10 +201,14 @@ def _answers(payload: bytes) -> list[Answer]:
     return answers
 
 
-def _state(hash_: object, error_: object) -> ModelState:
-    if not (hash_ is None or isinstance(hash_, str)) or not isinstance(error_, str):
-        raise MessageError("no state of a model")
-    return ModelState(hash_, error_)
+def _models(entries: object) -> Models:
+    states = [ModelState(*entry) for entry in entries] if isinstance(entries, list) else []
+    for state in states:
+        if not isinstance(state.hash, str | None) or not isinstance(state.error, str):
+            raise MessageError("no state of a model")
+    if not states:
+        raise MessageError("no models")
+    return Models(states)
 
 
 def _frame(parts: list[bytes]) -> bytes:

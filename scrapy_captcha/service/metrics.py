@@ -66,6 +66,11 @@ class Metrics:
             "Images that wait for a reader.",
             registry=self.registry,
         )
+        self.being_read = Gauge(
+            "captcha_being_read_images",
+            "Images that readers have now.",
+            registry=self.registry,
+        )
         self.readers = Gauge(
             "captcha_readers",
             "Reader processes that are up.",
@@ -80,13 +85,20 @@ class Metrics:
         self._hashes: dict[str, str] = {}
         ProcessCollector(registry=self.registry)
 
-    def watch(self, waiting: Callable[[], float], readers: Callable[[], float]) -> None:
+    def watch(
+        self,
+        waiting: Callable[[], float],
+        being_read: Callable[[], float],
+        readers: Callable[[], float],
+    ) -> None:
         """Ask for the gauges' values whenever they are wanted, so that keeping them costs nothing.
 
         :param waiting: images that wait
+        :param being_read: images that readers have
         :param readers: reader processes that are up
         """
         self.waiting.set_function(waiting)
+        self.being_read.set_function(being_read)
         self.readers.set_function(readers)
 
     def show_model(self, name: str, hash_: str) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from scrapy_captcha.bundle import MAX_CHARSET, MAX_HEADS
 from scrapy_captcha.image import MAX_BYTES
-from scrapy_captcha.service.messages import FAILED, READ, UNREADABLE, ModelState, Task
+from scrapy_captcha.service.messages import FAILED, READ, UNREADABLE, MessageError, ModelState, Task
 from scrapy_captcha.service.process import ReaderProcess, command
 from scrapy_captcha.service.tickets import (
     Entry,
@@ -80,7 +80,9 @@ class Pool:
         self._being_read = 0
         self._complete = False
         self._said: dict[str, ModelState] = {}
-        metrics.watch(lambda: self._line.waiting, lambda: len(self._usable))
+        metrics.watch(
+            lambda: self._line.waiting, lambda: self._being_read, lambda: len(self._usable)
+        )
         self._read = metrics.images.labels("read")
         self._unreadable = metrics.images.labels("unreadable")
         self._failed = metrics.images.labels("failed")
@@ -175,6 +177,8 @@ class Pool:
 
     def loaded(self, reader: ReaderProcess) -> None:
         """A reader has loaded models."""
+        if len(reader.models) != len(self._names):
+            raise MessageError(f"expected {len(self._names)} models, got {len(reader.models)}")
         for name, state in zip(self._names, reader.models, strict=True):
             self._announce(name, state)
         if reader.usable:
@@ -202,7 +206,7 @@ class Pool:
                 entry.index,
                 Reading(recognition, self._names[place], hashes[place])
                 if recognition is not None
-                else Refusal(status, message, 1 if status == FAILED else None),
+                else _refusal(status, message),
             )
         self._read.inc(counts[READ])
         self._unreadable.inc(counts[UNREADABLE])
@@ -301,7 +305,7 @@ class Pool:
             failures = 0 if reader.models else failures + 1
             pause = min(PAUSE * 2 ** (failures - 1), LONGEST_PAUSE) if failures else 0.0
             logger.error(
-                "The reader %(pid)d ended with code %(code)s; another one starts in %(pause)g s",
+                "The reader %(pid)d ended with code %(code)s; the next one starts in %(pause)g s",
                 {"pid": reader.pid, "code": code, "pause": pause},
             )
             self._metrics.reader_restarts.inc()
@@ -345,6 +349,13 @@ class Pool:
         """Wait, but no longer than the pool is to run."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), seconds)
+
+
+def _refusal(status: int, message: str) -> Refusal:
+    """What a reader could not read."""
+    if status == UNREADABLE:
+        return Refusal(status, message)
+    return Refusal(status, message, 1, "failed")
 
 
 def _too_large(image: bytes) -> Refusal | None:
