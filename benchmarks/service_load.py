@@ -29,8 +29,8 @@ TOOLS = ("wrk", "k6")
 LEAD, TAIL = 1.0, 2.0
 #: Requests a second of one client: while an answer takes less than the time between two, none waits
 #: for the one before it. A client that sends less would see its idle connection closed.
-PER_CLIENT, SLOWEST = 8, 0.5
-CLIENTS = range(64, 513)
+PER_CLIENT, SLOWEST = 4, 0.5
+CLIENTS = range(64, 641)
 
 
 class Answer(NamedTuple):
