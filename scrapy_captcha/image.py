@@ -10,8 +10,12 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
+from PIL import (
+    Image,
+    WebPImagePlugin,  # noqa: F401 - else the first one imports what Pillow has, 40 formats
+)
 
+from scrapy_captcha import wrapping
 from scrapy_captcha.errors import ImageError
 
 if TYPE_CHECKING:
@@ -21,7 +25,6 @@ HEIGHT, WIDTH = 32, 90
 #: Version of the pixels-to-input mapping; a bundle made for another one is refused.
 PREPROCESSING = "contrast-1"
 
-FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP")
 MAX_BYTES = 1 << 20
 MAX_PIXELS = 2_000_000
 MAX_SIDE = 4096
@@ -30,6 +33,9 @@ MAX_SIDE = 4096
 CONTRAST_FLOOR = 40.0
 #: This share of the pixels may be darker than the darkest ink.
 CLIPPED_SHARE = 0.01
+
+#: So many pixels with transparency are laid on white in one go.
+STRIP_PIXELS = 1 << 18
 
 _PIXELS = HEIGHT * WIDTH
 _MIDDLE = _PIXELS // 2
@@ -57,18 +63,30 @@ def decode(data: bytes) -> NDArray[np.uint8]:
     return np.asarray(_open(data))
 
 
-def _open(data: bytes) -> Image.Image:
+def unwrap(data: bytes) -> wrapping.Picture:
+    """Find the first picture of an image file and check its size; nothing is decompressed.
+
+    :raises ImageError: when it is of another format, too large, or takes too long to decode
+    """
     if not data:
         raise ImageError("expected an image, got no bytes")
     if len(data) > MAX_BYTES:
         raise ImageError(f"expected an image of at most {MAX_BYTES} bytes, got {len(data)}")
+    picture = wrapping.unwrap(data)
+    width, height = picture.size
+    if min(width, height) < 1 or width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
+        raise ImageError(
+            f"expected at most {MAX_PIXELS} pixels and {MAX_SIDE} a side, got {width}x{height}"
+        )
+    return picture
+
+
+def _open(data: bytes) -> Image.Image:
+    picture = unwrap(data)
     try:
-        image = Image.open(BytesIO(data), formats=FORMATS)
-        width, height = image.size
-        if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
-            raise ImageError(
-                f"expected at most {MAX_PIXELS} pixels and {MAX_SIDE} a side, got {width}x{height}"
-            )
+        image = Image.open(BytesIO(picture.data), formats=(picture.format,))
+        if image.size != picture.size:
+            raise ImageError(f"the {picture.format} has another size than {picture.size}")
         image.load()
         return _on_white(image)
     except ImageError:
@@ -77,7 +95,7 @@ def _open(data: bytes) -> Image.Image:
         raise ImageError(f"not enough memory for an image of {len(data)} bytes") from None
     except Exception as e:  # noqa: BLE001 - malformed bytes surface as almost any exception
         raise ImageError(
-            f"expected {', '.join(FORMATS)}, got {len(data)} bytes that do not decode: "
+            f"the {picture.format} of {len(data)} bytes does not decode: "
             f"{type(e).__name__}: {str(e)[:100]}"
         ) from None
 
@@ -85,20 +103,31 @@ def _open(data: bytes) -> Image.Image:
 def _on_white(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
-    if image.mode.startswith("I") or image.mode == "F":
+    if image.mode.startswith("I"):
         return _from_deep(image).convert("RGB")
-    if image.mode in {"RGBA", "LA", "PA", "La", "RGBa"} or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, rgba).convert("RGB")
+    if image.mode in {"RGBA", "LA"} or "transparency" in image.info:
+        return _composed(image)
     return image.convert("RGB")
 
 
+def _composed(image: Image.Image) -> Image.Image:
+    """Lay an image with transparency on white, some rows at a time, which takes less memory."""
+    result = Image.new("RGB", image.size)
+    rows = max(STRIP_PIXELS // image.width, 1)
+    for top in range(0, image.height, rows):
+        box = (0, top, image.width, min(top + rows, image.height))
+        rgba = image.crop(box).convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        result.paste(Image.alpha_composite(white, rgba).convert("RGB"), box)
+    return result
+
+
 def _from_deep(image: Image.Image) -> Image.Image:
-    """Scale 16-bit (or deeper) grey to 8 bits, which Pillow itself would clip."""
-    levels = np.asarray(image).astype(np.float64)
+    """Scale 16-bit grey to 8 bits, which Pillow itself would clip."""
+    levels = np.asarray(image)
     top = 65535.0 if levels.max(initial=0) > 255 else 255.0
-    return Image.fromarray(np.clip(levels * (255.0 / top), 0, 255).astype(np.uint8))
+    greys = np.clip(np.arange(65536) * (255.0 / top), 0, 255).astype(np.uint8)
+    return Image.fromarray(greys[levels])
 
 
 def shrink(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:

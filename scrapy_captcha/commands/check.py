@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 from contextlib import closing
 from dataclasses import dataclass, replace
-from io import BytesIO
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from PIL import Image
 from scrapy import Request, Spider
 from scrapy.exceptions import UsageError
 from scrapy.http import HtmlResponse
@@ -20,7 +18,7 @@ from scrapy_captcha.commands.advice import Advice, advise
 from scrapy_captcha.commands.report import Picture, Report, to_json, to_text
 from scrapy_captcha.config import Settings, SiteRule
 from scrapy_captcha.errors import AttemptFailed, BundleError, ConfigError, ImageError, ServiceError
-from scrapy_captcha.image import FORMATS
+from scrapy_captcha.image import unwrap
 from scrapy_captcha.middleware import CaptchaMiddleware
 from scrapy_captcha.models import Readers
 from scrapy_captcha.redirect import CaptchaRedirectMiddleware
@@ -191,10 +189,9 @@ def _picture(sight: _Sight, captcha: Settings, rule: SiteRule) -> Picture | None
         with closing(Readers(captcha)) as readers:
             reader = readers.for_rule(rule)
             recognition = reader.read(sight.image, rule.charset, rule.length)
-        with Image.open(BytesIO(sight.image), formats=FORMATS) as image:
-            kind, size = image.format, image.size
+        found = unwrap(sight.image)
     except ImageError as e:
         return replace(picture, problem=f"image_invalid: {e}")
     except (BundleError, ConfigError, ServiceError) as e:
         return replace(picture, problem=str(e))
-    return replace(picture, format=kind, size=size, recognition=recognition)
+    return replace(picture, format=found.format, size=found.size, recognition=recognition)
