@@ -31,8 +31,8 @@ _LENGTH = Struct("!I")
 #: Model, length (0: any), bytes of the charset (0xFFFF: any), bytes of the image.
 _TASK = Struct("!HHHI")
 _ANY = 0xFFFF
-#: Status, characters, bytes of the text, confidence.
-_ANSWER = Struct("!HBHd")
+#: Status, characters, bytes of the text, bytes of the model's hash, confidence.
+_ANSWER = Struct("!HBHBd")
 _CHANCES = [Struct(f"!{n}d") for n in range(256)]
 _ANSWERS, _MODELS = b"A", b"M"
 #: Python strings may hold halves of characters; they pass as they are.
@@ -149,14 +149,16 @@ def encode_answers(answers: Sequence[Answer]) -> bytes:
     for status, recognition, message in answers:
         if recognition is None:
             text = message[:MAX_MESSAGE].encode(*_UTF8)
-            parts += (_ANSWER.pack(status, 0, len(text), 0.0), text)
+            parts += (_ANSWER.pack(status, 0, len(text), 0, 0.0), text)
         else:
             text = recognition.text.encode(*_UTF8)
             chances = [chance for _, chance in recognition.characters]
             count = len(chances)
+            model = recognition.model_hash.encode(*_UTF8)
             parts += (
-                _ANSWER.pack(status, count, len(text), recognition.confidence),
+                _ANSWER.pack(status, count, len(text), len(model), recognition.confidence),
                 text,
+                model,
                 _CHANCES[count].pack(*chances),
             )
     return _frame(parts)
@@ -185,15 +187,17 @@ def decode_reply(payload: bytes) -> list[Answer] | Models:
 def _answers(payload: bytes) -> list[Answer]:
     answers, at, end = [], len(_ANSWERS), len(payload)
     while at < end:
-        status, count, size, confidence = _ANSWER.unpack_from(payload, at)
+        status, count, size, hash_size, confidence = _ANSWER.unpack_from(payload, at)
         at += _ANSWER.size
         text = payload[at : at + size].decode(*_UTF8)
         at += size
         if status == READ:
+            model = payload[at : at + hash_size].decode(*_UTF8)
+            at += hash_size
             chances = _CHANCES[count].unpack_from(payload, at)
             at += 8 * count
             characters = tuple(zip(text, chances, strict=True))
-            answers.append(Answer(READ, Recognition(text, confidence, characters)))
+            answers.append(Answer(READ, Recognition(text, confidence, characters, model)))
         elif status in {UNREADABLE, FAILED} and at <= end:
             answers.append(Answer(status, None, text))
         else:

@@ -191,7 +191,6 @@ class Pool:
         self, reader: ReaderProcess, entries: list[Entry], answers: list[Answer], seconds: float
     ) -> None:
         """A reader has done what it got; it gets more before anything else."""
-        hashes = [state.hash or "" for state in reader.models]
         self._being_read -= len(entries)
         self._freed(reader)
         if not entries:
@@ -201,10 +200,9 @@ class Pool:
         counts: Counter[int] = Counter()
         for entry, (status, recognition, message) in zip(entries, answers, strict=True):
             counts[status] += 1
-            place = entry.task.model
             entry.ticket.settle(
                 entry.index,
-                Reading(recognition, self._names[place], hashes[place])
+                Reading(recognition, self._names[entry.task.model])
                 if recognition is not None
                 else _refusal(status, message),
             )

@@ -27,12 +27,15 @@ class Reading:
     """An image that was read.
 
     :param model: the name it goes by in the configuration
-    :param model_hash: of the version that read it
     """
 
     recognition: Recognition
     model: str
-    model_hash: str
+
+    @property
+    def model_hash(self) -> str:
+        """Of the version that read it."""
+        return self.recognition.model_hash
 
 
 @dataclass(frozen=True)

@@ -71,9 +71,7 @@ class StandIn:
             await self._released.acquire()
         outcomes = self._outcomes or ["1a8m"] * len(images)
         return [
-            Reading(_recognition(outcome), model, "5eed")
-            if isinstance(outcome, str)
-            else Refusal(*outcome)
+            Reading(_recognition(outcome), model) if isinstance(outcome, str) else Refusal(*outcome)
             for outcome in outcomes
         ]
 
@@ -83,7 +81,7 @@ class StandIn:
 
 
 def _recognition(text: str) -> Recognition:
-    return Recognition(text, 0.98, tuple((character, 0.995) for character in text))
+    return Recognition(text, 0.98, tuple((character, 0.995) for character in text), "5eed")
 
 
 def main() -> None:

@@ -46,7 +46,7 @@ async def reading(trial: Trial) -> Reading:
 
 
 def said(by: Recognizer) -> Reading:
-    return Reading(by.read(IMAGE), "mine", by.model_hash)
+    return Reading(by.read(IMAGE), "mine")
 
 
 def test_a_promoted_bundle_reads_without_a_restart(bundle: Path) -> None:

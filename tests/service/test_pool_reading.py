@@ -60,7 +60,7 @@ def test_images_come_back_in_order_as_the_model_reads_them(
 ) -> None:
     outcomes = runner.run(trial.read(*images))
 
-    assert outcomes == [Reading(four.read(image), "alnum4", four.model_hash) for image in images]
+    assert outcomes == [Reading(four.read(image), "alnum4") for image in images]
     assert len({outcome.recognition for outcome in outcomes if isinstance(outcome, Reading)}) > 32
 
 
@@ -72,7 +72,7 @@ def test_requests_at_the_same_time_get_their_own_outcomes(
 
     for image, (first, torn, second) in zip(images, runner.run(ask()), strict=True):
         assert isinstance(torn, Refusal)
-        assert first == second == Reading(four.read(image), "alnum4", four.model_hash)
+        assert first == second == Reading(four.read(image), "alnum4")
 
 
 def test_each_request_has_its_own_charset_length_and_model(
@@ -90,11 +90,11 @@ def test_each_request_has_its_own_charset_length_and_model(
         )
 
     expected = [
-        Reading(four.read(image), "alnum4", four.model_hash),
-        Reading(four.read(image, "0123456789"), "alnum4", four.model_hash),
-        Reading(any_length.read(image, length=5), "any", any_length.model_hash),
-        Reading(both.read(image, "ABC", 4), "both", both.model_hash),
-        Reading(both.read(image), "both", both.model_hash),
+        Reading(four.read(image), "alnum4"),
+        Reading(four.read(image, "0123456789"), "alnum4"),
+        Reading(any_length.read(image, length=5), "any"),
+        Reading(both.read(image, "ABC", 4), "both"),
+        Reading(both.read(image), "both"),
     ]
     assert runner.run(ask()) == [[outcome] for outcome in expected]
     assert len({outcome.recognition.text for outcome in expected}) >= 3

@@ -35,11 +35,13 @@ TASKS = st.builds(
 )
 ANSWERS = st.one_of(
     st.builds(
-        lambda characters, confidence: Answer(
-            READ, Recognition("".join(c for c, _ in characters), confidence, tuple(characters))
+        lambda characters, confidence, model: Answer(
+            READ,
+            Recognition("".join(c for c, _ in characters), confidence, tuple(characters), model),
         ),
         READINGS,
         PROBABILITIES,
+        st.text(max_size=33),
     ),
     st.builds(
         lambda status, message: Answer(status, None, message),

@@ -22,7 +22,7 @@ from scrapy_captcha.service.tickets import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-READING = Reading(Recognition("1a8m", 1.0, ()), "alnum4", "cafe")
+READING = Reading(Recognition("1a8m", 1.0, ()), "alnum4")
 LATE = Refusal(503, "late")
 
 
