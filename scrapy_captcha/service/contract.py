@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi.openapi.utils import get_openapi
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, WithJsonSchema
 
 from scrapy_captcha.bundle import MAX_CHARSET, MAX_HEADS
 from scrapy_captcha.service.config import MAX_PICS
@@ -22,8 +22,27 @@ VERSION = "1"
 SUMMARY = "Reads text-image captchas with a local model."
 #: The service takes image/*; tools that generate requests do better with names.
 IMAGES = ("image/png", "image/jpeg", "image/gif", "image/webp", "image/bmp")
+#: A PNG of one white pixel; what is read in it means nothing.
+EXAMPLE = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR42mP4DwABAQEA"
+    "HLCMmQAAAABJRU5ErkJggg=="
+)
 
 Chance = Annotated[float, Field(ge=0, le=1)]
+#: A character and its probability; tools know plain lists better than those of fixed kinds.
+Character = Annotated[
+    tuple[str, Chance],
+    WithJsonSchema(
+        {
+            "type": "array",
+            "minItems": 2,
+            "maxItems": 2,
+            "items": {
+                "anyOf": [{"type": "string"}, {"type": "number", "minimum": 0, "maximum": 1}]
+            },
+        }
+    ),
+]
 
 
 class ReadingBody(BaseModel):
@@ -32,9 +51,7 @@ class ReadingBody(BaseModel):
     status: Literal["OK"]
     result: str = Field(description="The text.", examples=["1a8m"])
     confidence: Chance = Field(description="The calibrated probability that all of it is right.")
-    characters: list[tuple[str, Chance]] = Field(
-        description="Each character with its own probability."
-    )
+    characters: list[Character] = Field(description="Each character with its own probability.")
     model: str = Field(description="The name of the model that read it.")
     model_hash: str = Field(description="Changes when another version of the model reads.")
 
@@ -96,7 +113,7 @@ def reading_request(config: ServiceConfig) -> dict[str, Any]:
         "type": "string",
         "minLength": 1,
         "description": "Base64 of the standard alphabet, padded, or a data URI with it.",
-        "examples": ["data:image/png;base64,iVBORw0KGgo="],
+        "examples": [EXAMPLE],
     }
     image = {"schema": {"type": "string", "format": "binary", "minLength": 1}}
     content = {
@@ -120,6 +137,7 @@ def batch_request(config: ServiceConfig) -> dict[str, Any]:
         "minItems": 1,
         "maxItems": MAX_PICS,
         "items": {"type": "string"},
+        "examples": [[EXAMPLE, EXAMPLE]],
         "description": "Each as the pic of POST /captcha; one that is none has its own answer.",
     }
     described = reading_request(config)

@@ -92,6 +92,9 @@ def parse_batch(
     pics = fields.get("pics")
     if not isinstance(pics, list) or not pics:
         raise Refused(400, f'expected a list of images in base64 as "pics", got {_named(pics)}')
+    others = [pic for pic in pics if not isinstance(pic, str)]
+    if others:
+        raise Refused(400, f'expected base64 alone in "pics", got {_named(others[0])} among it')
     if len(pics) > MAX_PICS:
         raise Refused(422, f"expected at most {MAX_PICS} images in a batch, got {len(pics)}")
     return [_pic_or_refusal(pic) for pic in pics], _constraints(fields, query)
