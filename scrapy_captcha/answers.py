@@ -22,6 +22,7 @@ from scrapy_captcha.attempts import (
     QUARANTINED,
     REJECTED,
     attempt_files,
+    complete_lines,
     parse_attempt,
 )
 from scrapy_captcha.naming import encode_label
@@ -96,22 +97,18 @@ class _Columns:
         self._sites: Counter[str] = Counter()
 
     def read(self, path: Path) -> None:
-        latest, odd, torn = 0.0, 0, False
-        with path.open("rb") as file:
-            for line in file:
-                if not line.endswith(b"\n"):
-                    torn = True
-                    break
-                attempt = parse_attempt(line)
-                if attempt is None:
-                    odd += 1
-                    continue
-                # a clock that was set back does not turn a file's order round
-                latest = max(latest, _seconds(attempt.time))
-                self._add(attempt, latest)
+        latest, odd, end = 0.0, 0, 0
+        for line, end in complete_lines(path):  # noqa: B007  # the last one's is wanted
+            attempt = parse_attempt(line)
+            if attempt is None:
+                odd += 1
+                continue
+            # a clock that was set back does not turn a file's order round
+            latest = max(latest, _seconds(attempt.time))
+            self._add(attempt, latest)
         if odd:
             self.notes.append(f"{path}: {odd} {'line is' if odd == 1 else 'lines are'} no attempt")
-        if torn:
+        if path.stat().st_size > end:
             self.notes.append(f"{path}: its last line is torn, or being written")
 
     def _add(self, attempt: Attempt, time: float) -> None:

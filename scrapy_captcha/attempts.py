@@ -15,13 +15,14 @@ import re
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
+from functools import partial
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from scrapy_captcha.durable import (
     create,
     make_folder,
-    names_in,
+    open_file,
     sync_folder,
     unique_name,
     writer_gone,
@@ -46,6 +47,8 @@ VERDICTS = frozenset(
     {ACCEPTED, REJECTED, CANARY_ACCEPTED, CANARY_REJECTED, IMPROBABLE, QUARANTINED}
 )
 ATTEMPTS_FOLDER = "attempts"
+#: A line has some 350 bytes; one of more than this is none of ours.
+MAX_LINE = 1 << 16
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _ADVICE = {
@@ -107,23 +110,37 @@ def explained(path: Path) -> Iterator[None]:
 def attempt_files(site_dir: Path) -> list[Path]:
     """A site's attempts files, by name."""
     folder = site_dir / ATTEMPTS_FOLDER
-    return [folder / name for name in names_in(folder) if name.endswith(".jsonl")]
+    return [folder / name for name in _attempt_names(folder)]
 
 
-def complete_lines(path: Path, offset: int = 0) -> Iterator[bytes]:
-    """The lines of an attempts file from a byte on; a torn last one is left out.
+def _attempt_names(folder: Path) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(e.name for e in entries if e.name.endswith(".jsonl") and e.is_file())
+    except FileNotFoundError:
+        return []
 
-    A file that is gone has none.
+
+def complete_lines(path: Path, offset: int = 0) -> Iterator[tuple[bytes, int]]:
+    """The lines of an attempts file from a byte on, and where each ends.
+
+    A torn last one is left out; one that is too long to be an attempt comes empty. A file that is
+    gone has none.
     """
     try:
-        f = path.open("rb")
+        f = open_file(path)
     except FileNotFoundError:
         return
     with f:
         f.seek(offset)
-        for line in f:
-            if line.endswith(b"\n"):
-                yield line
+        whole = True
+        for piece in iter(partial(f.readline, MAX_LINE), b""):
+            offset += len(piece)
+            if piece.endswith(b"\n"):
+                yield (piece if whole else b"\n"), offset
+                whole = True
+            else:
+                whole = False
 
 
 def parse_attempt(line: bytes) -> Attempt | None:
@@ -182,7 +199,7 @@ def attempts_in_order(site_dir: Path) -> list[Attempt]:
 
 
 def _read_file(path: Path) -> Iterator[Attempt]:
-    for number, line in enumerate(complete_lines(path), 1):
+    for number, (line, _) in enumerate(complete_lines(path), 1):
         attempt = parse_attempt(line)
         if attempt is None:
             logger.warning("Line %d of %s is not an attempt; left out", number, path)
@@ -227,8 +244,8 @@ class AttemptLog:
         """What any file got since the last time, but for those whose writer ended before it."""
         folder = self._site_dir / ATTEMPTS_FOLDER
         attempts: list[Attempt] = []
-        for name in names_in(folder):
-            if name in self._finished or not name.endswith(".jsonl"):
+        for name in _attempt_names(folder):
+            if name in self._finished:
                 continue
             if name not in self._offsets and writer_gone(name):
                 self._finished.add(name)
@@ -274,8 +291,8 @@ class AttemptLog:
         with suppress(FileNotFoundError):
             if path.stat().st_size <= offset:
                 return
-        for line in complete_lines(path, offset):
-            self._offsets[path.name] += len(line)
+        for line, end in complete_lines(path, offset):
+            self._offsets[path.name] = end
             attempt = parse_attempt(line)
             if attempt is not None:
                 yield attempt

@@ -32,7 +32,8 @@ from scrapy_captcha.attempts import (
     now,
     read_attempts,
 )
-from scrapy_captcha.durable import make_folder, names_in, sync_folder, write_once
+from scrapy_captcha.durable import make_folder, names_in, read_file, sync_folder, write_once
+from scrapy_captcha.image import MAX_BYTES
 from scrapy_captcha.naming import (
     CONFIRMED_FOLDER,
     DIGEST,
@@ -312,9 +313,9 @@ def confirmed_pairs(site_dir: Path) -> tuple[list[Pair], list[Conflict]]:
     A file in ``confirmed/`` whose image no site accepted under its label was labelled by hand, and
     outranks what the site said of that image; so was one that came back from ``quarantined/``.
     What has to go there and has not yet is left out, and so are, with a warning, files that do not
-    match the hash in their name.
+    match the hash in their name, or cannot be read.
 
-    :raises DatasetError: when a file cannot be read
+    :raises DatasetError: when an attempts file or a folder cannot be read
     """
     words = weigh(attempts_in_order(site_dir))
     site_said: dict[str, dict[str, str]] = defaultdict(dict)
@@ -326,12 +327,8 @@ def confirmed_pairs(site_dir: Path) -> tuple[list[Pair], list[Conflict]]:
     with explained(site_dir):
         for path in image_files(site_dir / CONFIRMED_FOLDER):
             encoded, digest = split_name(path)
-            try:
-                sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-            except FileNotFoundError:  # moved away meanwhile
-                continue
-            if not sha256.startswith(digest):
-                logger.warning("%s is not the image that its name says; left out", path)
+            sha256 = _hash(path, digest)
+            if not sha256:
                 continue
             if (sha256, encoded) in pending:
                 continue
@@ -355,10 +352,10 @@ def confirmed_pairs(site_dir: Path) -> tuple[list[Pair], list[Conflict]]:
 def rejections(site_dir: Path) -> list[Rejection]:
     """The images of a site of which only wrong readings are known, by their hash.
 
-    Images with a label, or with several, are left out; so are files that do not match the hash in
-    their name, with a warning.
+    Images with a label, or with several, are left out; so are, with a warning, files that do not
+    match the hash in their name, or cannot be read.
 
-    :raises DatasetError: when a file cannot be read
+    :raises DatasetError: when an attempts file or a folder cannot be read
     """
     pairs, conflicts = confirmed_pairs(site_dir)
     labelled = {pair.sha256 for pair in pairs} | {conflict.sha256 for conflict in conflicts}
@@ -369,12 +366,25 @@ def rejections(site_dir: Path) -> list[Rejection]:
     found = {}
     with explained(site_dir):
         for path in image_files(site_dir / REJECTED_FOLDER):
-            try:
-                sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-            except FileNotFoundError:  # moved away meanwhile
-                continue
-            if DIGEST.fullmatch(path.stem) and not sha256.startswith(path.stem):
-                logger.warning("%s is not the image that its name says; left out", path)
-            elif sha256 in guesses:
+            sha256 = _hash(path, path.stem if DIGEST.fullmatch(path.stem) else "")
+            if sha256 in guesses:
                 found[sha256] = Rejection(path, sha256, tuple(guesses[sha256]))
     return [found[sha256] for sha256 in sorted(found)]
+
+
+def _hash(path: Path, digest: str) -> str:
+    """The sha256 of an image's file; empty, with a warning, when it is none that can be used.
+
+    :param digest: the first digits, if the file's name says them
+    """
+    try:
+        sha256 = hashlib.sha256(read_file(path, MAX_BYTES)).hexdigest()
+    except FileNotFoundError:  # moved away meanwhile
+        return ""
+    except OSError as e:
+        logger.warning("%s cannot be read: %s; left out", path, e.strerror or e)
+        return ""
+    if not sha256.startswith(digest):
+        logger.warning("%s is not the image that its name says; left out", path)
+        return ""
+    return sha256

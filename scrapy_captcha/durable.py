@@ -11,6 +11,7 @@ import errno
 import os
 import platform
 import re
+import stat
 import time
 import uuid
 from contextlib import suppress
@@ -18,6 +19,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from io import BufferedReader
     from pathlib import Path
 
 TEMPORARY = ".tmp-"
@@ -31,13 +33,30 @@ _NO_HARD_LINKS = {
     errno.ENOTSUP,
     errno.EOPNOTSUPP,
 }
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+#: The namespace of all processes; from within another one only its own can be seen.
+_OUTERMOST = "pid:[4026531836]"
+_BINARY = getattr(os, "O_BINARY", 0)
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY
+_READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _BINARY
 
 
 @cache
 def host() -> str:
-    """The machine's name, reduced to letters, digits, dots and hyphens."""
-    return re.sub(r"[^A-Za-z0-9.-]", "-", platform.node())[:64].strip(".-") or "localhost"
+    """The machine's name, reduced to letters, digits, dots and hyphens.
+
+    In a container its own number of processes follows: containers may share their machine's name,
+    but what runs in one looks dead to the others.
+    """
+    name = re.sub(r"[^A-Za-z0-9.-]", "-", platform.node())[:64].strip(".-") or "localhost"
+    namespace = _pid_namespace()
+    return name if namespace == _OUTERMOST else f"{name}-{re.sub('[^0-9]', '', namespace)}"
+
+
+def _pid_namespace() -> str:
+    try:
+        return os.readlink("/proc/self/ns/pid")  # noqa: PTH115  # no path of a file
+    except OSError:
+        return _OUTERMOST
 
 
 def unique_name() -> str:
@@ -77,6 +96,33 @@ def _runs(pid: int) -> bool:
 def create(path: Path, flags: int = 0) -> int:
     """Open a new file for writing; the descriptor."""
     return os.open(path, _CREATE | flags, 0o666)
+
+
+def open_file(path: Path) -> BufferedReader:
+    """Open an ordinary file for reading; a named pipe would block, a device never end.
+
+    :raises OSError: when it cannot be read, or is something else
+    """
+    descriptor = os.open(path, _READ)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not an ordinary file", str(path))
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_file(path: Path, limit: int) -> bytes:
+    """The bytes of an ordinary file.
+
+    :raises OSError: when it cannot be read, is something else, or has more than ``limit`` bytes
+    """
+    with open_file(path) as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise OSError(errno.EFBIG, f"larger than {limit} bytes", str(path))
+    return data
 
 
 def names_in(folder: Path) -> list[str]:

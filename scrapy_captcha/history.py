@@ -17,8 +17,9 @@ import numpy as np
 from scrapy_captcha.answers import Answers, read_answers
 from scrapy_captcha.attempts import ATTEMPTS_FOLDER, explained
 from scrapy_captcha.drift import WINDOW, Drift
-from scrapy_captcha.durable import names_in
+from scrapy_captcha.durable import names_in, read_file
 from scrapy_captcha.errors import DatasetError
+from scrapy_captcha.image import MAX_BYTES
 from scrapy_captcha.intervals import wilson
 from scrapy_captcha.naming import (
     CONFIRMED_FOLDER,
@@ -249,7 +250,7 @@ def _labels(folder: Path, answers: Answers, unreadable: list[str]) -> Labels:
         label, digits = split_stem(stem)
         if not digits:
             try:
-                digits = hashlib.sha256((folder / name).read_bytes()).hexdigest()[:16]
+                digits = hashlib.sha256(read_file(folder / name, MAX_BYTES)).hexdigest()[:16]
             except OSError as e:
                 unreadable.append(f"{folder / name}: {e.strerror or e}")
                 continue

@@ -10,6 +10,7 @@ import logging
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scrapy.utils.asyncio import run_in_thread
@@ -21,6 +22,7 @@ from scrapy_captcha.attempts import (
     CANARY_REJECTED,
     IMPROBABLE,
     REJECTED,
+    explained,
     now,
 )
 from scrapy_captcha.dataset import Dataset
@@ -78,14 +80,19 @@ class Learning:
             dataset = self._dataset.site(rule.site, folder=rule.dataset)
         # a rule's model would outrank whatever comes of it
         retrain_after = settings.retrain_after if rule.model is None else None
-        return Site(rule, readers.arm(rule), dataset, retrain_after)
+        with explained(settings.dataset or Path()):
+            arm = readers.arm(rule)
+        return Site(rule, arm, dataset, retrain_after)
 
     async def opened(self) -> None:
         """Go on from what earlier crawls have stored."""
         for site in self.sites.values():
-            if site.dataset is None or not site.dataset.path.is_dir():
+            if site.dataset is None:
                 continue
             try:
+                with explained(site.dataset.path):
+                    if not site.dataset.path.is_dir():
+                        continue
                 found = await run_in_thread(look, site, site.dataset)
             except DatasetError as e:
                 self.stop_storing(site, e)
@@ -176,6 +183,14 @@ class Learning:
         if not accepted:
             return
         self._counters.add(site.key, stats.STORED if result.counts else stats.QUARANTINED)
+        if result.conflict:
+            self._counters.add(site.key, stats.CONFLICT)
+            logger.warning(
+                "%(site)s accepted %(text)r for an image that it, or somebody by hand, gave "
+                "another text: nothing is learnt from either until one is deleted (%(path)s)",
+                {"site": site.key, "text": recognition.text, "path": result.path},
+                extra=self._extra,
+            )
         if result.new and result.counts:
             site.fresh += 1
             site.lengths.add(len(recognition.text))

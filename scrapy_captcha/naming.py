@@ -32,16 +32,20 @@ def site_folder(site_key: str) -> str:
     name = _encode(site_key.replace(":", "_"), keep=b"._-")
     if name.endswith("."):  # Windows drops it
         name = name[:-1] + "%2E"
-    return f"%{ord(name[0]):02X}{name[1:]}" if _RESERVED.fullmatch(name) else name
+    return _unreserved(name) if _RESERVED.fullmatch(name) else name
 
 
 def encode_label(label: str) -> str:
     """A label as the first part of a file name, free of ``_``, separators and leading dots.
 
+    What comes after it, ``_`` and the hash, keeps Windows from taking ``con`` for the console, but
+    not from taking ``con.x`` for it.
+
     One that comes out longer than ``MAX_NAME`` is cut and ends in ``~`` and a hash, the empty one
     is ``~``; for these two the attempts alone know the label.
     """
-    return _encode(label, keep=b".-")
+    name = _encode(label, keep=b".-")
+    return _unreserved(name) if "." in name and _RESERVED.fullmatch(name) else name
 
 
 def decode_label(encoded: str) -> str:
@@ -67,6 +71,15 @@ def _encode(text: str, keep: bytes) -> str:
         return name or "~"
     whole = re.sub("%.?$", "", name[: MAX_NAME - 17])
     return f"{whole}~{hashlib.sha256(data).hexdigest()[:16]}"
+
+
+def _unreserved(name: str) -> str:
+    return f"%{ord(name[0]):02X}{name[1:]}"
+
+
+def shown(text: str) -> str:
+    """Text without what would move a terminal's cursor, or cannot be printed at all."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def image_suffix(image: bytes) -> str:

@@ -22,6 +22,7 @@ PROMOTED = "promoted"
 ROLLED_BACK = "rolled_back"
 CANARY = "canary"
 QUARANTINED = "quarantined"
+CONFLICT = "conflict"
 ACCEPTANCE = "acceptance"
 
 

@@ -96,7 +96,7 @@ def write_version(
     unfinished = out / f".unfinished-{unique_name()}"
     try:
         unfinished.mkdir(parents=True)
-        _sweep(out)
+        sweep(out)
         for name, data in {**files, MANIFEST: manifest.to_json().encode()}.items():
             _write(unfinished / name, data)
         sync_folder(unfinished)
@@ -186,6 +186,28 @@ def discard(out: Path, version: str) -> None:
         raise BundleError(f"cannot delete {out / version}: {e}") from e
 
 
+def sweep(out: Path) -> list[Path]:
+    """Delete what killed writes left behind, but nothing that may still be written to.
+
+    :return: what was deleted
+    """
+    gone = []
+    for path in list(out.iterdir()) if out.is_dir() else ():
+        found = _UNFINISHED.fullmatch(path.name)
+        if found is None:
+            continue
+        with suppress(OSError):
+            age = time.time() - path.stat().st_mtime
+            if not writer_gone(found["writer"]) and age <= STALE_SECONDS:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+            gone.append(path)
+    return gone
+
+
 def prune(out: Path) -> None:
     """Delete all but the last versions that were current, and challengers that nobody came for.
 
@@ -255,22 +277,6 @@ def _delete(version: Path) -> None:
 def _of_a_bundle(name: str) -> bool:
     known = (REPORT, PREVIOUS, DROPPED)
     return name in known or bool(_VERSION.fullmatch(name) or _UNFINISHED.fullmatch(name))
-
-
-def _sweep(out: Path) -> None:
-    """Delete what killed writes left behind, but nothing that may still be written to."""
-    for path in out.iterdir():
-        found = _UNFINISHED.fullmatch(path.name)
-        if found is None:
-            continue
-        with suppress(OSError):
-            age = time.time() - path.stat().st_mtime
-            if not writer_gone(found["writer"]) and age <= STALE_SECONDS:
-                continue
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -4,9 +4,11 @@ import errno
 import hashlib
 import json
 import os
+import re
 import string
 import subprocess
 import sys
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 PNG = b"\x89PNG\r\n\x1a\n"
 HOSTILE = ["../../etc", "", ".", "..", "a/b", "a\\b", "CON", "a_b", "x" * 300, "é" * 200, "验证码"]
+HOSTILE += ["con", "con.x", "COM1.tar.gz", "aux.", "lpt9..", "PRN", "a ", "\x1b[2J", "\u202e"]
 HOSTILE += ["-rf", "a:b", "\0", "\n", "%41", "a~b", ".hidden", "\ud800", "C:\\x", "nul.png", "a.b "]
 
 
@@ -201,6 +204,8 @@ def test_a_hostile_label_stays_in_its_folder_and_comes_back(site, tmp_path, labe
     assert files(site.path / "confirmed") == [result.path.name]
     assert files(tmp_path) == ["captchas"]
     assert len(result.path.name) < 130
+    # Windows takes these for devices, whatever comes after the first dot
+    assert not re.fullmatch("(?i)con|prn|aux|nul|com.|lpt.", result.path.name.split(".")[0])
     assert labels(site) == {sha16(PNG): label}
     assert [attempt.guess for attempt in read_attempts(site.path)] == [label]
 
@@ -324,6 +329,23 @@ def test_lines_that_are_no_attempts_are_left_out_with_a_warning(site, caplog):
         f.write(b"\n".join(lines) + b"\n" + b'{"torn": ')
     assert [attempt.guess for attempt in read_attempts(site.path)] == ["ab3d", "more"]
     assert len(caplog.records) == 6
+
+
+def test_a_line_without_an_end_takes_no_memory(site):
+    accept(site, PNG, "ab3d")
+    site.close()
+    odd = site.path / "attempts" / "odd.jsonl"
+    with odd.open("wb") as f:
+        f.truncate(1 << 25)  # of zeros, as a power cut may leave them
+    tracemalloc.start()
+    assert [attempt.guess for attempt in read_attempts(site.path)] == ["ab3d"]
+    assert site.count_attempts() == 1
+    assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    tracemalloc.stop()
+    [whole] = (path for path in (site.path / "attempts").iterdir() if path != odd)
+    with odd.open("ab") as f:
+        f.write(b"\n" + whole.read_bytes())  # what comes after the zeros still counts
+    assert [attempt.guess for attempt in read_attempts(site.path)] == ["ab3d", "ab3d"]
 
 
 def test_a_place_that_cannot_be_written_to_is_named_with_what_to_do(tmp_path):

@@ -1,22 +1,23 @@
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
+from scrapy_captcha import durable
 from scrapy_captcha.attempts import read_attempts
-from scrapy_captcha.dataset import Dataset, SiteDataset, confirmed_pairs
+from scrapy_captcha.dataset import Dataset, SiteDataset, confirmed_pairs, rejections
 from scrapy_captcha.durable import host
 from scrapy_captcha.errors import DatasetError
+from scrapy_captcha.history import look_at
 from scrapy_captcha.verify import Report, verify
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from trainer.__main__ import main
 
 PNG = b"\x89PNG\r\n\x1a\n"
 HEX = "0" * 32
@@ -164,6 +165,126 @@ def test_lines_that_are_no_attempts_are_counted_and_kept(site, tmp_path):
     report = verify(tmp_path)
     assert (report.unreadable, report.attempts) == (2, 2)
     assert path.read_bytes() == before
+
+
+def named_pipe(site: SiteDataset) -> Path:
+    path = site.path / "confirmed" / f"pipe_{HEX[:16]}.png"
+    os.mkfifo(path)
+    return path
+
+
+def folder(site: SiteDataset) -> Path:
+    path = site.path / "rejected" / f"{HEX[:16]}.png"
+    path.mkdir()
+    return path
+
+
+def endless(site: SiteDataset) -> Path:
+    path = site.path / "confirmed" / "zero.png"
+    path.symlink_to("/dev/zero")
+    return path
+
+
+def looping(site: SiteDataset) -> Path:
+    path = site.path / "rejected" / f"{HEX[:16]}.png"
+    path.symlink_to(path.name)
+    return path
+
+
+def hidden_folder(site: SiteDataset) -> Path:
+    path = site.path / "confirmed" / ".tmp-folder"
+    path.mkdir()
+    return path
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such files")
+@pytest.mark.parametrize("odd", [named_pipe, folder, endless, looping, hidden_folder])
+def test_what_is_no_ordinary_file_is_left_out_and_reported(site, tmp_path, odd):
+    path = odd(site)
+    [damaged] = (site.path / "confirmed").glob("ab3d_*")
+    damaged.write_bytes(PNG)
+    for found in (1, 0):  # the rest is mended all the same
+        report = verify(tmp_path)
+        assert (report.damaged, report.confirmed) == (found, 0)
+        assert report.failed == 1
+        assert any(str(path) in note for note in report.notes)
+    pairs, conflicts = confirmed_pairs(site.path)
+    assert (pairs, conflicts) == ([], [])
+    assert [rejection.guesses for rejection in rejections(site.path)] == [("zzzz",)]
+    look_at(site.path)
+
+
+def test_the_command_says_what_it_did_in_characters_that_can_be_shown(site, tmp_path, capsys):
+    path = os.fsencode(site.path / "confirmed") + b"/\xff\x1b[2J_" + HEX[:16].encode() + b".png"
+    Path(os.fsdecode(path)).write_bytes(PNG)
+    assert main(["verify", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "sites 1, attempts 2, confirmed 1, rejected 1" in said
+    assert "\\udcff\\x1b[2J" in said
+    assert "moved to damaged/" in said
+    assert main(["verify", str(tmp_path)]) == 0
+    assert "nothing to mend" in capsys.readouterr().out
+
+
+def test_the_command_ends_with_an_error_when_something_could_not_be_mended(site, tmp_path, capsys):
+    (site.path / "damaged").write_text("no folder")
+    [path] = (site.path / "confirmed").iterdir()
+    path.write_bytes(PNG)
+    assert main(["verify", str(tmp_path)]) == 2
+    assert "failed 1" in capsys.readouterr().out
+    assert main(["verify", str(tmp_path / "nothing")]) == 2
+    assert "no such dataset folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EACCES])
+def test_each_file_that_cannot_be_read_is_reported_and_the_rest_is_checked(site, tmp_path, code):
+    paths = [path for path in site.path.rglob("*") if path.is_file()]
+    store(site, b"3", "good")
+    site.close()
+    assert len(paths) == 3
+    real = os.open
+    for unreadable in paths:
+
+        def opening(path, *arguments, unreadable=unreadable, **keywords):
+            if path == unreadable:
+                raise OSError(code, os.strerror(code))
+            return real(path, *arguments, **keywords)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "open", opening)
+            report = verify(tmp_path)
+        assert report.failed >= 1
+        assert any(str(unreadable) in note for note in report.notes)
+        assert report.damaged == report.torn == report.leftovers == 0
+    assert verify(tmp_path) == Report(sites=1, attempts=3, confirmed=2, rejected=1)
+
+
+def test_a_model_that_a_killed_trainer_left_unfinished_is_removed(site, tmp_path, dead_pid):
+    model = site.path / "model"
+    for pid in (dead_pid, os.getpid()):
+        (model / f".unfinished-{host()}-{pid}-{HEX}").mkdir(parents=True)
+        (model / f".CURRENT-{host()}-{pid}-{HEX}").touch()
+    (model / "report.html").touch()
+    report = verify(tmp_path)
+    assert report.leftovers == len(report.notes) == 2
+    assert len(list(model.iterdir())) == 3
+    assert verify(tmp_path).notes == []
+
+
+def test_a_long_torn_line_is_dropped_whole(site, tmp_path, dead_pid):
+    path = attempts_file(site, dead_pid)
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"x" * 200_000)
+    assert verify(tmp_path).torn == 1
+    assert path.read_bytes() == whole
+
+
+def test_what_another_container_of_this_machine_writes_is_left_alone(site, tmp_path, dead_pid):
+    own = host() if durable._pid_namespace() == durable._OUTERMOST else host().rpartition("-")[0]
+    other = site.path / "confirmed" / f".tmp-{own}-4026539999-{dead_pid}-{HEX}"
+    other.write_bytes(PNG)
+    assert verify(tmp_path).leftovers == 0
+    assert "may be in use" in verify(tmp_path).notes[0]
 
 
 def test_every_site_of_a_dataset_is_checked(site, tmp_path):

@@ -187,13 +187,14 @@ def run_pretrain(options: argparse.Namespace) -> int:
 
 def run_verify(options: argparse.Namespace) -> int:
     """Check a harvested dataset and mend what can be mended."""
+    from scrapy_captcha.naming import shown  # noqa: PLC0415
     from scrapy_captcha.verify import verify  # noqa: PLC0415
 
     found = asdict(verify(options.dataset))
     notes = found.pop("notes")
     print(", ".join(f"{name} {count}" for name, count in found.items()))
-    print("\n".join(notes or ["nothing to mend"]))
-    return 0
+    print("\n".join(map(shown, notes or ["nothing to mend"])))
+    return BAD_INPUT if found["failed"] else 0
 
 
 BUNDLE_HELP = "a shipped name (alnum4), or a bundle's folder (models/mysite)"

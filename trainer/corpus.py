@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scrapy_captcha.dataset import confirmed_pairs
+from scrapy_captcha.durable import read_file
 from scrapy_captcha.errors import DatasetError, ImageError
 from scrapy_captcha.image import MAX_BYTES, prepare
-from scrapy_captcha.naming import CONFIRMED_FOLDER, decode_label, split_name
+from scrapy_captcha.naming import CONFIRMED_FOLDER, decode_label, shown, split_name
 
 if TYPE_CHECKING:
     import os
@@ -203,14 +204,14 @@ def _from_site(site: Path) -> Iterator[Sample]:
 
 def _sample(name: str, label: str, origin: bytes | Path, sha256: str = "") -> Sample:
     """A sample whose texts can be printed, whatever bytes its file is named by."""
-    name, label = (t.encode("utf-8", "replace").decode("utf-8") for t in (name, label))
-    return Sample(name, label, origin, sha256)
+    label = label.encode("utf-8", "replace").decode("utf-8")
+    return Sample(shown(name), label, origin, sha256)
 
 
 def read(file: Path) -> bytes:
     """The bytes of an image's file; none when it is too large or cannot be read."""
     try:
-        return file.read_bytes() if file.stat().st_size <= MAX_BYTES else b""
+        return read_file(file, MAX_BYTES)
     except OSError:
         return b""
 
@@ -371,7 +372,7 @@ def check_labels(samples: Sequence[Sample], task: Task) -> None:
     problems = []
     known = set(task.charset)
     if strange := [s for s in samples if set(s.label) - known]:
-        outside = "".join(sorted(set("".join(s.label for s in strange)) - known))
+        outside = shown("".join(sorted(set("".join(s.label for s in strange)) - known)))
         problems.append(
             f"{len(strange)} of {len(samples)} labels have characters ({outside}) outside the "
             f"charset {task.charset}: {name_some([s.name for s in strange])} (see --charset)"

@@ -11,10 +11,10 @@ from scrapy_captcha.commands.stats_text import (
     facts,
     model_name,
     second,
-    shown,
     size,
 )
 from scrapy_captcha.drift import WINDOW
+from scrapy_captcha.naming import shown
 from scrapy_captcha.page import document, figure, section, table, tiles
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from scrapy_captcha.naming import CONFIRMED_FOLDER, QUARANTINED_FOLDER, REJECTED_FOLDER
+from scrapy_captcha.naming import CONFIRMED_FOLDER, QUARANTINED_FOLDER, REJECTED_FOLDER, shown
 from scrapy_captcha.verify import DAMAGED_FOLDER
 
 if TYPE_CHECKING:
@@ -76,11 +76,6 @@ def conflicts(history: History) -> list[str]:
 def model_name(use: ModelUse) -> str:
     """A model's hash, and whether crawls read with it now."""
     return shown(use.model) + (" (current)" if use.current else "")
-
-
-def shown(text: str) -> str:
-    """Text without what would move a terminal's cursor."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _row(history: History) -> tuple[str, ...]:

@@ -8,8 +8,9 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from sites import Gate
+from sites import Gate, png
 
+from scrapy_captcha.dataset import confirmed_pairs
 from scrapy_captcha.naming import site_folder
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from crawling import Crawl, Driver
+    from sites import Session
 
 
 def named(image: bytes, label: str = "") -> str:
@@ -88,6 +90,27 @@ def test_a_dataset_that_cannot_be_written_does_not_stop_the_crawl(
     assert result.captcha["accepted"] == 1
     assert "stored" not in result.captcha
     assert any("Nothing more of" in line for line in result.log)
+
+
+def test_one_image_accepted_under_two_texts_is_a_conflict(
+    crawl: Callable[..., Crawl], tmp_path: Path
+) -> None:
+    class SameImage(Gate):
+        def new_image(self, session: Session) -> bytes:
+            super().new_image(session)
+            session.images[-1] = png(1)
+            return png(1)
+
+    with SameImage(every=2) as site:
+        first = crawl(site, 4, {"charset": "0123456789"})
+        second = crawl(site, 4, {"charset": "abcdefghij"})
+    assert "conflict" not in first.captcha
+    assert second.captcha["conflict"] == second.captcha["stored"] == 2
+    said = [line for line in second.log if "another text" in line]
+    assert len(said) == 2
+    pairs, conflicts = confirmed_pairs(tmp_path / "captchas" / site_folder(site.netloc))
+    assert not pairs
+    assert len(conflicts) == 1
 
 
 def test_seconds_and_counts_are_kept_by_site_too(crawl: Callable[..., Crawl]) -> None:
