@@ -1,28 +1,39 @@
 """Processes that write to a dataset at once or are killed at it; prints JSON lines for the tests.
 
     python dataset_processes.py kills DATASET KILLS WRITERS SEED
+    python dataset_processes.py cuts DISK CUTS WRITERS SEED
     python dataset_processes.py calls FOLDER
     python dataset_processes.py same DATASET PROCESSES IMAGES
 
 A fork takes milliseconds, so thousands of kills take seconds; it is done here and not in pytest,
-which has threads.
+which has threads. ``cuts`` wants root, and a file with an ext4 file system in it: its power is cut.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import random
 import select
 import signal
+import struct
+import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from scrapy_captcha.dataset import Dataset
+from scrapy_captcha.errors import DatasetError
+from scrapy_captcha.verify import verify
 
 SITE = "127.0.0.1:8000"
 CALLS = ("open", "write", "fsync", "link", "unlink", "mkdir", "close")
+#: What tells an ext4 file system to take no more writes, and not to save those that wait.
+EXT4_IOC_SHUTDOWN, NOLOGFLUSH = 0x8004587D, 2
+#: One image in so many is stored under two labels.
+CONFLICT_EVERY = 5
 
 
 def png(seed: int, size: int = 300) -> bytes:
@@ -64,19 +75,63 @@ def store_for_ever(pipe: int, root: str, seed: int) -> None:
         os.write(pipe, (json.dumps([str(path), digest, guess, verdict]) + "\n").encode())
 
 
+def verify_for_ever(pipe: int, root: str) -> None:
+    """Check and mend meanwhile; what living writers are at is none of its business."""
+    while True:
+        if Path(root).exists():
+            verify(Path(root))
+
+
+def read_some(children: list[tuple[int, int]], lines: int) -> bytes:
+    """What comes of children until there are so many lines."""
+    seen = b""
+    while seen.count(b"\n") < lines:
+        for reader in select.select([reader for _, reader in children], [], [])[0]:
+            seen += os.read(reader, 65536)
+    return seen
+
+
 def kills(root: str, kills: int, writers: int, seed: int) -> None:
     chance = random.Random(seed)
     for _ in range(kills):
         children = [fork(store_for_ever, root, chance.randrange(10**9)) for _ in range(writers)]
-        seen, wanted = b"", chance.randrange(8 * writers)
-        while seen.count(b"\n") < wanted:
-            for reader in select.select([reader for _, reader in children], [], [])[0]:
-                seen += os.read(reader, 65536)
+        seen = read_some(children, chance.randrange(8 * writers))
+        children.append(fork(verify_for_ever, root))
+        seen += read_some(children[:-1], chance.randrange(2 * writers))
         for pid, _ in children:
             os.kill(pid, signal.SIGKILL)
         for pid, reader in children:
             os.waitpid(pid, 0)
             seen += drain(reader)
+        sys.stdout.write(seen.decode())
+
+
+def store_until_the_disk_fails(pipe: int, root: str, seed: int) -> None:
+    with suppress(DatasetError):
+        store_for_ever(pipe, root, seed)
+
+
+def cuts(disk: str, cuts: int, writers: int, seed: int) -> None:
+    """Cut the power of a disk that is written to, again and again."""
+    chance = random.Random(seed)
+    folder = Path(disk).with_suffix(".mounted")
+    folder.mkdir(exist_ok=True)
+    for _ in range(cuts):
+        subprocess.run(["mount", "-o", "loop", disk, folder], check=True)
+        try:
+            seeds = [chance.randrange(10**9) for _ in range(writers)]
+            children = [
+                fork(store_until_the_disk_fails, str(folder / "captchas"), seed) for seed in seeds
+            ]
+            seen = read_some(children, chance.randrange(1, 10 * writers))
+            descriptor = os.open(folder, os.O_RDONLY)
+            fcntl.ioctl(descriptor, EXT4_IOC_SHUTDOWN, struct.pack("I", NOLOGFLUSH))
+            os.close(descriptor)
+            for pid, reader in children:
+                seen += drain(reader)
+                assert os.waitpid(pid, 0)[1] == 0
+        finally:
+            subprocess.run(["umount", folder], check=True)
         sys.stdout.write(seen.decode())
 
 
@@ -125,10 +180,16 @@ def calls(folder: str) -> None:
         call += 1
 
 
-def store_same(pipe: int, site, images: int, gate: int) -> None:
+def store_same(pipe: int, site, images: int, gate: int, number: int) -> None:
     os.read(gate, 1)  # until the parent closes its end, for all at once
-    new = sum(site.store(png(n), "ab3d", 0.5, "m", "accepted").new for n in range(images))
-    os.write(pipe, json.dumps([os.getpid(), new]).encode() + b"\n")
+    new, told = 0, []
+    for n in range(images):
+        label = "xy9z" if n % CONFLICT_EVERY == 0 and number % 2 else "ab3d"
+        result = site.store(png(n), label, 0.5, "m", "accepted")
+        new += result.new
+        if result.conflict:
+            told.append(n)
+    os.write(pipe, json.dumps([os.getpid(), new, told]).encode() + b"\n")
 
 
 def same(root: str, processes: int, images: int) -> None:
@@ -136,11 +197,11 @@ def same(root: str, processes: int, images: int) -> None:
     site.store(png(images), "parent", 0.5, "m", "accepted")  # its open file must not be shared
     gate, opener = os.pipe()
 
-    def work(pipe: int) -> None:
+    def work(pipe: int, number: int) -> None:
         os.close(opener)
-        store_same(pipe, site, images, gate)
+        store_same(pipe, site, images, gate, number)
 
-    children = [fork(work) for _ in range(processes)]
+    children = [fork(work, number) for number in range(processes)]
     os.close(opener)
     for pid, reader in children:
         sys.stdout.write(drain(reader).decode())
@@ -149,4 +210,6 @@ def same(root: str, processes: int, images: int) -> None:
 
 if __name__ == "__main__":
     command, target, *numbers = sys.argv[1:]
-    {"kills": kills, "calls": calls, "same": same}[command](target, *map(int, numbers))
+    {"kills": kills, "cuts": cuts, "calls": calls, "same": same}[command](
+        target, *map(int, numbers)
+    )

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -11,13 +12,15 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from dataset_processes import CALLS, SITE, png
+from dataset_processes import CONFLICT_EVERY, SITE, png
+from failing_disk import TIDYING, FailingDisk
 
 from scrapy_captcha import verify as verify_module
 from scrapy_captcha.attempts import read_attempts
 from scrapy_captcha.dataset import Dataset, SiteDataset, confirmed_pairs
 from scrapy_captcha.errors import DatasetError
 from scrapy_captcha.verify import verify
+from trainer.corpus import fold, gather, sort_out
 
 HERE = Path(__file__).parent
 FOLDER = "127.0.0.1_8000"
@@ -59,6 +62,11 @@ def survive_kills(root: Path, kills: int, writers: int, seed: int) -> None:
     """Kill writers; assert that all they acknowledged is there, and that verify mends the rest."""
     acknowledged = processes("kills", root, kills, writers, seed)
     assert len(acknowledged) > kills
+    assert_kept(root, acknowledged)
+    print(f"{kills} kills of {writers} writers: {len(acknowledged)} attempts, all of them kept")
+
+
+def assert_kept(root: Path, acknowledged: list) -> None:
     assert not torn_images(root / FOLDER)
     for path, digest, _, _ in acknowledged:
         assert hashlib.sha256(Path(path).read_bytes()).hexdigest() == digest
@@ -85,6 +93,43 @@ def test_2000_kills_of_4_writers_lose_no_acknowledged_pair(tmp_path):
         survive_kills(tmp_path / str(seed), kills=200, writers=4, seed=seed)
 
 
+def survive_power_cuts(disk: Path, cuts: int, writers: int, seed: int) -> None:
+    """Cut the power of a disk that is written to; assert that all that was acknowledged is there.
+
+    The cut is the one that file systems are tested with: ext4 is told to take no more writes, and
+    to forget those that have not reached the disk.
+    """
+    if sys.platform != "linux" or os.geteuid() != 0:
+        pytest.skip("only root may mount")
+    with disk.open("wb") as file:
+        file.truncate(64 << 20)
+    folder = disk.with_suffix(".mounted")
+    folder.mkdir()
+    mount = ["mount", "-o", "loop", str(disk), str(folder)]
+    for command in (["mkfs.ext4", "-q", "-F", str(disk)], mount):
+        if not shutil.which(command[0]) or subprocess.run(command, check=False).returncode:
+            pytest.skip("no ext4 file system can be made here")
+    subprocess.run(["umount", str(folder)], check=True)
+    acknowledged = processes("cuts", disk, cuts, writers, seed)
+    subprocess.run(mount, check=True)
+    try:
+        assert_kept(folder / "captchas", acknowledged)
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+    print(f"{cuts} power cuts under {writers} writers: {len(acknowledged)} attempts, all kept")
+
+
+@needs_fork
+def test_a_power_cut_loses_no_acknowledged_pair_and_tears_no_image(tmp_path):
+    survive_power_cuts(tmp_path / "disk", cuts=2, writers=2, seed=3)
+
+
+@needs_fork
+@pytest.mark.slow
+def test_200_power_cuts_under_4_writers_lose_no_acknowledged_pair(tmp_path):
+    survive_power_cuts(tmp_path / "disk", cuts=200, writers=4, seed=3)
+
+
 @needs_fork
 def test_a_kill_at_each_system_call_leaves_nothing_torn_and_verify_mends_it(root):
     outcomes = processes("calls", root)
@@ -108,37 +153,38 @@ def test_a_kill_at_each_system_call_leaves_nothing_torn_and_verify_mends_it(root
     assert mended > 10
 
 
+def store_the_same(root: Path, count: int, images: int) -> None:
+    """Have processes store the same images, some of them under two labels."""
+    outcomes = processes("same", root, count, images)
+    two = set(range(0, images, CONFLICT_EVERY))
+    assert sum(new for _, new, _ in outcomes) == images + len(two)
+    assert {n for *_, told in outcomes for n in told} == two
+    pairs, conflicts = confirmed_pairs(root / FOLDER)
+    assert len({pair.sha256 for pair in pairs}) == len(pairs) == 1 + images - len(two)
+    assert {conflict.labels for conflict in conflicts} == {("ab3d", "xy9z")}
+    assert {c.sha256 for c in conflicts} == {hashlib.sha256(png(n)).hexdigest() for n in two}
+    learnt = sort_out(fold(gather([root / FOLDER]), "lower"))[0]
+    assert {sample.digest for sample in learnt} == {pair.sha256 for pair in pairs}
+    names = [path.name for path in (root / FOLDER / "attempts").iterdir()]
+    assert {int(name.split("-")[-2]) for name in names} >= {pid for pid, *_ in outcomes}
+    assert len(names) == 1 + count
+    assert Dataset(root).site(SITE).count_attempts() == 1 + count * images
+    report = verify(root)
+    assert (report.confirmed, report.conflicts) == (len(pairs), len(two))
+    assert all("labels 'ab3d', 'xy9z'" in note for note in report.notes)
+    assert len(report.notes) == len(two)
+    print(f"{count} processes: {len(pairs)} pairs, {len(two)} conflicts, as it should be")
+
+
 @needs_fork
 def test_processes_storing_the_same_images_count_each_once(root):
-    outcomes = processes("same", root, 4, 40)
-    assert sum(new for _, new in outcomes) == 40
-    pairs, conflicts = confirmed_pairs(root / FOLDER)
-    assert (len(pairs), conflicts) == (41, [])
-    names = [path.name for path in (root / FOLDER / "attempts").iterdir()]
-    assert {int(name.split("-")[-2]) for name in names} >= {pid for pid, _ in outcomes}
-    assert len(names) == 5
-    assert Dataset(root).site(SITE).count_attempts() == 1 + 4 * 40
+    store_the_same(root, 4, 40)
 
 
-class Faults:
-    """Has the n-th system call fail, after half of its work if it writes."""
-
-    def __init__(self, monkeypatch, code: int, call: int) -> None:
-        self.left = call
-        self.code = code
-        for name in set(CALLS) - {"close"}:
-            monkeypatch.setattr(os, name, self.wrapped(name, getattr(os, name)))
-
-    def wrapped(self, name, real):
-        def wrapper(*arguments, **keywords):
-            self.left -= 1
-            if self.left == -1:
-                if name == "write":
-                    real(arguments[0], bytes(arguments[1])[: len(arguments[1]) // 2])
-                raise OSError(self.code, os.strerror(self.code))
-            return real(*arguments, **keywords)
-
-        return wrapper
+@needs_fork
+@pytest.mark.slow
+def test_8_processes_storing_the_same_2000_images_count_each_once(tmp_path):
+    store_the_same(tmp_path, 8, 2000)
 
 
 def refusal(site: SiteDataset) -> DatasetError | None:
@@ -149,27 +195,32 @@ def refusal(site: SiteDataset) -> DatasetError | None:
     return None
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+FAILURES = pytest.mark.parametrize(
+    ("code", "lasts"), [(errno.ENOSPC, True), (errno.ENOSPC, False), (errno.EIO, False)]
+)
+
+
+@FAILURES
 @pytest.mark.parametrize("warm", [True, False])
-def test_a_full_or_failing_disk_is_reported_and_tears_nothing(root, code, warm):
-    failed = 0
+def test_a_full_or_failing_disk_is_reported_and_tears_nothing(root, code, lasts, warm):
+    failed = set()
     for call in range(200):
         folder = root / str(call)
         dataset = Dataset(folder)
         site = dataset.site(SITE)
         if warm:
             site.store(png(1), "first", 0.5, "m", "accepted")
-        with pytest.MonkeyPatch.context() as monkeypatch:
-            faults = Faults(monkeypatch, code, call)
+        with FailingDisk(folder, code, call, lasts=lasts) as disk:
             error = refusal(site)
+        failed |= set(disk.failed)
+        assert (error is not None) == bool(set(disk.failed) - TIDYING)
         if error is not None:
-            failed += 1
             assert error.errno == code
             assert str(folder) in error.filename
             assert ("disk is full" if code == errno.ENOSPC else "check it") in str(error)
         if site.path.exists():
             assert not torn_images(site.path)
-            if (site.path / "attempts").exists():
+            if (site.path / "attempts").exists() and not lasts:
                 assert_whole_lines(site.path)
         site.store(png(2), "second", 0.5, "m", "accepted")
         attempts = Counter(attempt.guess for attempt in read_attempts(site.path))
@@ -177,9 +228,37 @@ def test_a_full_or_failing_disk_is_reported_and_tears_nothing(root, code, warm):
         assert attempts["second"] in (1, 2)
         assert {pair.label for pair in confirmed_pairs(site.path)[0]} == set(attempts)
         dataset.close()
-        if faults.left >= 0:
+        if not disk.failed:
             break
-    assert 6 < failed <= call
+    assert failed >= {"open", "write", "fsync", "link", *(() if warm else ("mkdir",))}
+
+
+@FAILURES
+def test_a_disk_that_fails_while_words_are_taken_back_leaves_none_to_train_on(root, code, lasts):
+    failed = set()
+    for call in range(200):
+        dataset = Dataset(root / str(call))
+        site = dataset.site(SITE)
+        for number in range(3):
+            site.store(png(number), f"lie{number}", 0.5, "m", "accepted")
+        with FailingDisk(site.path, code, call, lasts=lasts) as disk:
+            try:
+                taken_back = site.testify(png(9), "zzzz", 0.5, "m", "canary_accepted")
+            except DatasetError:
+                taken_back = None
+        failed |= set(disk.failed)
+        assert (taken_back is None) == bool(set(disk.failed) - TIDYING)
+        said = "canary_accepted" in {attempt.verdict for attempt in read_attempts(site.path)}
+        assert said or taken_back is None
+        if said:
+            assert confirmed_pairs(site.path) == ([], [])
+        dataset.close()
+        verify(root / str(call))
+        assert len(list((site.path / "quarantined").iterdir() if said else ())) == 3 * said
+        assert verify(root / str(call)).quarantined == 0
+        if not disk.failed:
+            break
+    assert failed >= {"mkdir", "replace", "write", "fsync"}
 
 
 def test_a_line_that_cannot_be_taken_back_is_ignored_and_dropped(tmp_path, monkeypatch):
