@@ -104,6 +104,8 @@ class Pool:
         self._complete = False
         keepers = [self._keep() for _ in range(self._config.readers)]
         self._tasks = [asyncio.create_task(task) for task in (*keepers, self._watch())]
+        for task in self._tasks:
+            task.add_done_callback(_log_failure)
 
     async def stop(self) -> None:
         """Refuse whatever still waits, and end the readers."""
@@ -112,7 +114,7 @@ class Pool:
             self._give_up(ticket, _STOPPING)
         for reader in self._readers:
             reader.close()
-        await asyncio.gather(*self._tasks)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
 
     def refuses(self, images: int = 1) -> Refusal | None:
@@ -347,6 +349,12 @@ class Pool:
         """Wait, but no longer than the pool is to run."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), seconds)
+
+
+def _log_failure(task: asyncio.Task[None]) -> None:
+    """Without it a mistake in here would show when the pool stops, if ever."""
+    if not task.cancelled() and task.exception() is not None:
+        logger.error("A task of the pool failed", exc_info=task.exception())
 
 
 def _refusal(status: int, message: str) -> Refusal:

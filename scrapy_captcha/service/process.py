@@ -183,7 +183,7 @@ class ReaderProcess(asyncio.Protocol):
             return
         entries = self.entries
         if entries is None or len(entries) != len(reply):
-            expected = "none" if entries is None else len(entries)
+            expected = "no" if entries is None else len(entries)
             raise MessageError(f"expected {expected} answers, got {len(reply)}")
         self.entries = None
         self._owner.answered(self, entries, reply, time.monotonic() - self._since)
@@ -192,7 +192,8 @@ class ReaderProcess(asyncio.Protocol):
         assert self._transport is not None
         self.entries = entries
         self._since, self._strikes = time.monotonic(), 0
-        self._transport.write(frame)
+        if not self._transport.is_closing():  # else it is lost in a moment, and what it had known
+            self._transport.write(frame)
 
 
 def _spawn(arguments: Sequence[str], theirs: socket.socket) -> subprocess.Popen[bytes]:
