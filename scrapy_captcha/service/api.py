@@ -269,7 +269,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
     if error.status_code == 404:
         return _error(404, f"no such page: {request.url.path[:100]!r}; see /docs", headers)
     if error.status_code == 405:
-        allowed = headers.get("Allow", "")
-        headers["Allow"] = "GET, HEAD" if allowed in {"GET", "HEAD"} else allowed
+        # HEAD has routes of its own, of which the routing does not know here
+        allowed = set(headers.get("Allow", "").split(", "))
+        headers["Allow"] = ", ".join(sorted(allowed | {"HEAD"} if "GET" in allowed else allowed))
         return _error(405, f"expected {headers['Allow']}, got {request.method[:20]}", headers)
     return _error(error.status_code, str(error.detail), headers)

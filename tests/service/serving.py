@@ -5,10 +5,12 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,9 +48,13 @@ class Served:
     """A service that runs in another process.
 
     :param command: prints the port as its first line
+    :param log: gets its standard error
+    :param announced: a pattern for the port in the log, of a command that prints none
     """
 
-    def __init__(self, command: list[str], log: Path, **environment: str) -> None:
+    def __init__(
+        self, command: list[str], log: Path, announced: str | None = None, **environment: str
+    ) -> None:
         self.log = log
         inherited = {
             name: value
@@ -65,7 +71,7 @@ class Served:
                 cwd=REPOSITORY,
                 env={**inherited, "PYTHONPATH": str(REPOSITORY), **environment},
             )
-        line = self.line()
+        line = self.line() if announced is None else self._find(announced)
         assert line.isdigit(), (line, log.read_text())
         self.port = int(line)
 
@@ -77,6 +83,12 @@ class Served:
         """The next line that it prints."""
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
+
+    def _find(self, pattern: str) -> str:
+        while not (found := re.search(pattern, self.log.read_text())):
+            assert self.process.poll() is None, self.log.read_text()
+            time.sleep(0.05)
+        return found[1]
 
     def say(self, word: str) -> None:
         """Write a line to its input."""
@@ -110,6 +122,7 @@ class Served:
     def wait_until_ready(self) -> None:
         while self.ask("GET", "/ready").status != 200:
             assert self.process.poll() is None, self.log.read_text()
+            time.sleep(0.05)
 
     def stop(self, sign: int = signal.SIGTERM) -> int:
         """Tell it to end, and wait until it has.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -12,27 +11,27 @@ from serving import REPOSITORY, Served
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from scrapy_captcha.bundle import Golden
 
-#: Starts uvicorn's own command line on a socket that listens already, and prints the port.
-UVICORN = """
-import socket, sys
-from uvicorn.main import main
-listener = socket.create_server(("127.0.0.1", 0))
-print(listener.getsockname()[1], flush=True)
-main([*sys.argv[1:], "--fd", str(listener.fileno())])
-"""
-FACTORY = ("--factory", "scrapy_captcha.service:app")
+UVICORN = (
+    sys.executable,
+    "-m",
+    "uvicorn",
+    "--factory",
+    "scrapy_captcha.service:app",
+    "--port",
+    "0",
+)
 TOKEN = "of-the-environment"
 
 
 @pytest.fixture(scope="module")
 def hosted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     served = Served(
-        [sys.executable, "-c", UVICORN, *FACTORY, "--root-path", "/reader"],
+        [*UVICORN, "--root-path", "/reader", "--no-access-log"],
         tmp_path_factory.mktemp("hosted") / "log",
+        r"running on http://127\.0\.0\.1:(\d+)",
         CAPTCHA_SERVICE_TOKEN=TOKEN,
         CAPTCHA_SERVICE_READERS="1",
         CAPTCHA_SERVICE_DEADLINE="30",
@@ -57,9 +56,9 @@ def test_plain_uvicorn_hosts_it_as_the_environment_says(hosted: Served, golden: 
     assert "Traceback" not in hosted.log.read_text()
 
 
-def test_what_is_wrong_in_the_environment_ends_the_server_and_is_named(tmp_path: Path) -> None:
+def test_what_is_wrong_in_the_environment_ends_the_server_and_is_named() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "uvicorn", *FACTORY, "--port", str(_free_port())],
+        UVICORN,
         capture_output=True,
         text=True,
         timeout=60,
@@ -113,8 +112,3 @@ def test_the_plugin_and_the_configuration_import_nothing_of_the_extra() -> None:
     )
 
     assert done.stdout.split() == []
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
