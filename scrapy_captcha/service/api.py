@@ -14,11 +14,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from scrapy_captcha.service.catalogue import Catalogue
 from scrapy_captcha.service.contract import (
     SUMMARY,
     VERSION,
     BatchBody,
     FineBody,
+    ModelsBody,
     ReadingBody,
     batch_request,
     describe,
@@ -92,6 +94,7 @@ class Routes:
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self._catalogue = Catalogue(service.config.models)
 
     async def read(self, request: Request) -> Response:
         """Read one image."""
@@ -113,21 +116,30 @@ class Routes:
         results = [_outcome_fields(next(read) if isinstance(pic, bytes) else pic) for pic in pics]
         return _json({"status": "OK", "results": results})
 
+    async def models(self, request: Request) -> Response:  # noqa: ARG002
+        """What each model can read."""
+        if not self._service.pool.ready:
+            raise self._not_ready()
+        described = await asyncio.to_thread(self._catalogue.describe)
+        return _json({"status": "OK", "models": described})
+
     async def live(self, request: Request) -> Response:  # noqa: ARG002
         """Whether the process answers."""
         return Response(_FINE, media_type=JSON)
 
     async def ready(self, request: Request) -> Response:  # noqa: ARG002
         """Whether requests are welcome: every reader has loaded the default model and proved it."""
-        reason = self._service.why_not_ready
-        if reason is not None:
-            raise Refused(503, reason, retry_after(None, 503))
+        if self._service.why_not_ready is not None:
+            raise self._not_ready()
         return Response(_FINE, media_type=JSON)
 
     async def metrics(self, request: Request) -> Response:
         """What the service has counted, for Prometheus."""
         text, content_type = self._service.metrics.render(request.headers.get("accept", ""))
         return Response(text, headers={"content-type": content_type})
+
+    def _not_ready(self) -> Refused:
+        return Refused(503, self._service.why_not_ready or "", retry_after(None, 503))
 
     async def _read(
         self, images: Sequence[bytes], known: Constraints
@@ -188,6 +200,7 @@ def _add_routes(app: FastAPI, routes: Routes, config: ServiceConfig) -> None:
         openapi_extra=batch_request(config),
     )
     pages: list[tuple[str, Endpoint, dict[str, Any]]] = [
+        ("/models", routes.models, {"responses": {200: {"model": ModelsBody}, **errors(who, 503)}}),
         ("/live", routes.live, {"responses": {200: {"model": FineBody}}}),
         ("/ready", routes.ready, {"responses": {200: {"model": FineBody}, **errors(503)}}),
         (

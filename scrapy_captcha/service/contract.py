@@ -70,6 +70,24 @@ class BatchBody(BaseModel):
     results: list[ReadingBody | RefusalBody]
 
 
+class ModelBody(BaseModel):
+    """What a model can read."""
+
+    name: str
+    charset: str = Field(description="The characters that it knows.")
+    length: int = Field(description="Most characters of a text.", ge=1)
+    min_length: int = Field(description="Fewest characters of a text.", ge=1)
+    case: Literal["lower", "as-is"] = Field(description="lower: a charset is folded to it first.")
+    model_hash: str
+
+
+class ModelsBody(BaseModel):
+    """The models, the default one first."""
+
+    status: Literal["OK"]
+    models: list[ModelBody]
+
+
 class FineBody(BaseModel):
     """All is well."""
 

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 OPEN = frozenset({"/live", "/ready"})
 #: Where images are read.
 READING = frozenset({"/captcha", "/captcha/batch"})
-_ROUTES = OPEN | READING | {"/metrics", "/docs", "/openapi.json"}
+_ROUTES = OPEN | READING | {"/models", "/metrics", "/docs", "/openapi.json"}
 _CLOSE = (b"connection", b"close")
 
 

@@ -20,8 +20,9 @@ PIC = {"pic": "AAAA"}
 def test_with_a_token_only_live_and_ready_are_open(shared: Callable[..., Served]) -> None:
     service = shared({}, token=TOKEN)
 
-    for path in ("/captcha", "/captcha/batch", "/metrics", "/docs", "/openapi.json", "/nowhere"):
-        answer = service.ask("POST" if "captcha" in path else "GET", path)
+    reading = ("/captcha", "/captcha/batch")
+    for path in (*reading, "/models", "/metrics", "/docs", "/openapi.json", "/nowhere"):
+        answer = service.ask("POST" if path in reading else "GET", path)
         assert answer.status == 401
         assert answer.headers["www-authenticate"] == "Bearer"
         assert "Authorization: Bearer TOKEN" in answer.refusal

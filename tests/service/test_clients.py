@@ -15,6 +15,7 @@ from captcha.image import ImageCaptcha
 from serving import ask
 
 from scrapy_captcha.recognizer import Recognizer
+from scrapy_captcha.remote import RemoteReader
 
 if TYPE_CHECKING:
     from serving import Served
@@ -78,6 +79,36 @@ def test_nodes_own_client_reads_an_image(service: Served, pic: str, golden: Gold
     )
 
     assert done.stdout.split() == ["200", golden.text]
+
+
+def test_a_crawls_remote_reader_reads_an_image(service: Served, golden: Golden) -> None:
+    local = Recognizer.load("alnum8")
+    reader = RemoteReader.connect(f"{service.url}?model=any")
+    try:
+        read = reader.read(golden.image, "abcdefgh", 6)
+    finally:
+        reader.close()
+
+    expected = local.read(golden.image, "abcdefgh", 6)
+    assert (read.text, read.model_hash) == (expected.text, local.model_hash)
+    assert read.confidence == pytest.approx(expected.confidence, abs=1e-3)
+    assert (reader.manifest.length, reader.manifest.charset) == (8, local.manifest.charset)
+
+
+def test_models_says_what_each_model_can_read(service: Served) -> None:
+    answer = service.ask("GET", "/models").json
+
+    assert answer["status"] == "OK"
+    assert [model["name"] for model in answer["models"]] == ["alnum4", "any"]
+    local = Recognizer.load("alnum4")
+    assert answer["models"][0] == {
+        "name": "alnum4",
+        "charset": local.manifest.charset,
+        "length": 4,
+        "min_length": 4,
+        "case": "lower",
+        "model_hash": local.model_hash,
+    }
 
 
 def test_the_answer_is_what_the_recognizer_says(service: Served, golden: Golden) -> None:

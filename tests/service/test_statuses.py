@@ -126,6 +126,7 @@ def test_503_comes_before_the_readers_are_ready(shared: Callable[..., Served]) -
     assert answer.status == 503
     assert answer.headers["retry-after"] == "1"
     assert "loading" in answer.refusal
+    assert service.ask("GET", "/models").status == 503
     assert service.ask("GET", "/live").json == {"status": "OK"}
 
 
@@ -154,7 +155,7 @@ def test_what_is_no_http_is_answered_in_the_same_shape(service: Served) -> None:
 
 
 def test_head_is_answered_where_get_is(service: Served) -> None:
-    for path in ("/live", "/ready", "/metrics", "/docs", "/openapi.json"):
+    for path in ("/live", "/ready", "/models", "/metrics", "/docs", "/openapi.json"):
         answer = service.ask("HEAD", path)
         assert (answer.status, answer.body) == (200, b"")
 
