@@ -98,7 +98,7 @@ class Routes:
 
     async def read(self, request: Request) -> Response:
         """Read one image."""
-        image, known = parse_single(*await _parts(request))
+        image, known = parse_single(*await _parts(request), self._service.config.models)
         (outcome,) = await self._read([image], known)
         if not isinstance(outcome, Reading):
             raise _refused(outcome)
@@ -106,7 +106,7 @@ class Routes:
 
     async def read_batch(self, request: Request) -> Response:
         """Read up to 64 images; what is wrong with one of them is told in its place."""
-        pics, known = parse_batch(*await _parts(request))
+        pics, known = parse_batch(*await _parts(request), self._service.config.models)
         images = [pic for pic in pics if isinstance(pic, bytes)]
         outcomes = await self._read(images, known)
         refusals = [outcome for outcome in outcomes if not isinstance(outcome, Reading)]
@@ -145,16 +145,11 @@ class Routes:
         self, images: Sequence[bytes], known: Constraints
     ) -> Sequence[Reading | Refusal]:
         config = self._service.config
-        model = known.model or config.default_model
-        if model not in config.models:
-            raise Refused(
-                422, f"expected a model among {', '.join(config.models)}, got {model[:100]!r}"
-            )
         if not images:
             return []
         return await self._service.pool.read(
             images,
-            model=model,
+            model=known.model or config.default_model,
             charset=known.charset,
             length=known.length,
             deadline=asyncio.get_running_loop().time() + config.deadline,

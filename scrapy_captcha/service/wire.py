@@ -14,7 +14,7 @@ from scrapy_captcha.image import MAX_BYTES
 from scrapy_captcha.service.config import MAX_PICS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 JSON, TEXT, BYTES = "application/json", "text/plain", "application/octet-stream"
 #: What ``POST /captcha`` takes.
@@ -51,11 +51,14 @@ class Constraints:
     model: str | None = None
 
 
-def parse_single(content_type: str, body: bytes, query: bytes) -> tuple[bytes, Constraints]:
+def parse_single(
+    content_type: str, body: bytes, query: bytes, models: Collection[str]
+) -> tuple[bytes, Constraints]:
     """Read a request for one image.
 
     :param content_type: the header, with its parameters
     :param query: the URL's query string
+    :param models: the names that a request may give
     :return: the image and what is known of its text; what a JSON body says outranks the query
     :raises Refused: saying what was expected and what came
     """
@@ -64,7 +67,7 @@ def parse_single(content_type: str, body: bytes, query: bytes) -> tuple[bytes, C
         fields = _json_object(body, '{"pic": "<base64>"}')
         if "pic" not in fields:
             raise Refused(400, 'expected the image in base64 as "pic", got an object without it')
-        return decode_pic(fields["pic"]), _constraints(fields, query)
+        return decode_pic(fields["pic"]), _constraints(fields, query, models)
     if kind == TEXT:
         try:
             text = body.decode("ascii")
@@ -72,14 +75,14 @@ def parse_single(content_type: str, body: bytes, query: bytes) -> tuple[bytes, C
             raise Refused(
                 400, f"expected base64 as {TEXT}; for the image's own bytes the type is {BYTES}"
             ) from None
-        return decode_pic(text), _constraints({}, query)
+        return decode_pic(text), _constraints({}, query, models)
     if kind.startswith("image/") or kind == BYTES:
-        return _checked_image(body), _constraints({}, query)
+        return _checked_image(body), _constraints({}, query, models)
     raise _unsupported(content_type, ACCEPTED)
 
 
 def parse_batch(
-    content_type: str, body: bytes, query: bytes
+    content_type: str, body: bytes, query: bytes, models: Collection[str]
 ) -> tuple[list[bytes | Refused], Constraints]:
     """Read a request for several images.
 
@@ -97,7 +100,7 @@ def parse_batch(
         raise Refused(400, f'expected base64 alone in "pics", got {_named(others[0])} among it')
     if len(pics) > MAX_PICS:
         raise Refused(422, f"expected at most {MAX_PICS} images in a batch, got {len(pics)}")
-    return [_pic_or_refusal(pic) for pic in pics], _constraints(fields, query)
+    return [_pic_or_refusal(pic) for pic in pics], _constraints(fields, query, models)
 
 
 def decode_pic(pic: object) -> bytes:
@@ -172,11 +175,11 @@ def _json_object(body: bytes, expected: str) -> dict[str, Any]:
     return fields
 
 
-def _constraints(fields: Mapping[str, Any], query: bytes) -> Constraints:
-    of_body = _checked_constraints(fields)
+def _constraints(fields: Mapping[str, Any], query: bytes, models: Collection[str]) -> Constraints:
+    of_body = _checked_constraints(fields, models)
     if not query:
         return of_body
-    of_query = _checked_constraints(_from_query(query))
+    of_query = _checked_constraints(_from_query(query), models)
     return Constraints(
         of_body.charset or of_query.charset,
         of_body.length or of_query.length,
@@ -184,7 +187,7 @@ def _constraints(fields: Mapping[str, Any], query: bytes) -> Constraints:
     )
 
 
-def _checked_constraints(given: Mapping[str, Any]) -> Constraints:
+def _checked_constraints(given: Mapping[str, Any], models: Collection[str]) -> Constraints:
     charset, length, model = given.get("charset"), given.get("length"), given.get("model")
     if charset is not None and not _is_charset(charset):
         raise Refused(422, f'expected 1 to {MAX_CHARSET} characters as "charset"')
@@ -192,8 +195,8 @@ def _checked_constraints(given: Mapping[str, Any]) -> Constraints:
         raise Refused(
             422, f'expected a whole number from 1 to {MAX_HEADS} as "length", got {_shown(length)}'
         )
-    if model is not None and (not isinstance(model, str) or not model):
-        raise Refused(422, f'expected the name of a model as "model", got {_named(model)}')
+    if model is not None and (not isinstance(model, str) or model not in models):
+        raise Refused(422, f'expected one of {", ".join(models)} as "model", got {_shown(model)}')
     return Constraints(charset, length, model)
 
 

@@ -83,7 +83,7 @@ def test_422_says_what_cannot_be_read(service: Served, golden: Golden) -> None:
         ({"pic": pic, "length": 5}, "reads 4 characters, not 5"),
         ({"pic": pic, "charset": "äö"}, "does not know"),
         ({"pic": pic, "length": 0}, "from 1 to 32"),
-        ({"pic": pic, "model": "other"}, "expected a model among alnum4, any, got 'other'"),
+        ({"pic": pic, "model": "other"}, "expected one of alnum4, any as \"model\", got 'other'"),
     ):
         answer = service.post(fields)
         assert answer.status == 422

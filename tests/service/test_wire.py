@@ -14,10 +14,11 @@ from scrapy_captcha.service.wire import Constraints, Refused, parse_batch, parse
 IMAGE = bytes(range(256))
 PIC = base64.b64encode(IMAGE).decode()
 JSON = "application/json"
+MODELS = ("mine", "other")
 
 
 def single(fields: object, query: str = "") -> tuple[bytes, Constraints]:
-    return parse_single(JSON, json.dumps(fields).encode(), query.encode())
+    return parse_single(JSON, json.dumps(fields).encode(), query.encode(), MODELS)
 
 
 @pytest.mark.parametrize(
@@ -33,7 +34,7 @@ def single(fields: object, query: str = "") -> tuple[bytes, Constraints]:
 )
 def test_base64_and_data_uris_are_decoded(pic: str) -> None:
     assert single({"pic": pic})[0] == IMAGE
-    assert parse_single("text/plain; charset=utf-8", pic.encode(), b"")[0] == IMAGE
+    assert parse_single("text/plain; charset=utf-8", pic.encode(), b"", MODELS)[0] == IMAGE
 
 
 @given(st.binary(min_size=1, max_size=300))
@@ -45,7 +46,9 @@ def test_whatever_is_encoded_comes_back(image: bytes) -> None:
     "content_type", ["image/png", "IMAGE/JPEG; x=y", "application/octet-stream"]
 )
 def test_the_bytes_of_an_image_are_taken_as_they_are(content_type: str) -> None:
-    image, known = parse_single(content_type, IMAGE, b"charset=ab%2Bc&length=4&model=mine&x=y")
+    image, known = parse_single(
+        content_type, IMAGE, b"charset=ab%2Bc&length=4&model=mine&x=y", MODELS
+    )
 
     assert (image, known) == (IMAGE, Constraints("ab+c", 4, "mine"))
 
@@ -100,7 +103,7 @@ def test_what_is_not_base64_of_an_image_is_refused(pic: object, says: str) -> No
 )
 def test_what_is_no_json_object_with_an_image_is_refused(body: bytes, says: str) -> None:
     with pytest.raises(Refused) as refused:
-        parse_single(JSON, body, b"")
+        parse_single(JSON, body, b"", MODELS)
 
     assert refused.value.status == 400
     assert says in refused.value.message
@@ -108,7 +111,7 @@ def test_what_is_no_json_object_with_an_image_is_refused(body: bytes, says: str)
 
 def test_text_that_is_not_ascii_is_refused_with_the_type_that_takes_bytes() -> None:
     with pytest.raises(Refused, match="application/octet-stream") as refused:
-        parse_single("text/plain", b"\x89PNG", b"")
+        parse_single("text/plain", b"\x89PNG", b"", MODELS)
 
     assert refused.value.status == 400
 
@@ -126,7 +129,7 @@ def test_text_that_is_not_ascii_is_refused_with_the_type_that_takes_bytes() -> N
 )
 def test_other_content_types_are_refused_with_those_that_are_taken(content_type: str) -> None:
     with pytest.raises(Refused, match="application/json, text/plain, image/") as refused:
-        parse_single(content_type, IMAGE, b"")
+        parse_single(content_type, IMAGE, b"", MODELS)
 
     assert refused.value.status == 415
     assert "image/*" in refused.value.headers["accept"]
@@ -134,10 +137,10 @@ def test_other_content_types_are_refused_with_those_that_are_taken(content_type:
 
 def test_an_image_that_no_model_would_decode_for_its_size_is_refused() -> None:
     with pytest.raises(Refused, match=f"at most {MAX_BYTES} bytes") as refused:
-        parse_single("image/png", bytes(MAX_BYTES + 1), b"")
+        parse_single("image/png", bytes(MAX_BYTES + 1), b"", MODELS)
 
     assert refused.value.status == 413
-    assert parse_single("image/png", bytes(MAX_BYTES), b"")[0] == bytes(MAX_BYTES)
+    assert parse_single("image/png", bytes(MAX_BYTES), b"", MODELS)[0] == bytes(MAX_BYTES)
 
 
 def test_what_a_json_body_says_outranks_the_query() -> None:
@@ -166,6 +169,8 @@ def test_what_a_json_body_says_outranks_the_query() -> None:
         ("length", 10**4000),
         ("model", ""),
         ("model", 4),
+        ("model", "m"),
+        ("model", "m" * 1000),
     ],
 )
 def test_senseless_constraints_are_refused(name: str, value: object) -> None:
@@ -178,11 +183,20 @@ def test_senseless_constraints_are_refused(name: str, value: object) -> None:
 
 @pytest.mark.parametrize(
     "query",
-    ["length=", "length=four", "length=4.0", "length=%2B4", "length=99999", "charset=", "model="],
+    [
+        "length=",
+        "length=four",
+        "length=4.0",
+        "length=%2B4",
+        "length=99999",
+        "charset=",
+        "model=",
+        "model=m",
+    ],
 )
 def test_senseless_constraints_in_the_query_are_refused_whatever_the_body_says(query: str) -> None:
     with pytest.raises(Refused) as refused:
-        single({"pic": PIC, "length": 4, "charset": "ab", "model": "m"}, query)
+        single({"pic": PIC, "length": 4, "charset": "ab", "model": "mine"}, query)
 
     assert refused.value.status == 422
 
@@ -201,7 +215,7 @@ def test_a_characters_own_percent_encoding_is_read() -> None:
 def test_a_batch_tells_of_each_image_that_is_none() -> None:
     body = json.dumps({"pics": [PIC, "***", "", f"data:;base64,{PIC}"], "length": 4}).encode()
 
-    pics, known = parse_batch(JSON, body, b"charset=ab")
+    pics, known = parse_batch(JSON, body, b"charset=ab", MODELS)
 
     assert (pics[0], pics[3], known) == (IMAGE, IMAGE, Constraints("ab", 4, None))
     assert [type(pic) for pic in pics[1:3]] == [Refused, Refused]
@@ -210,19 +224,19 @@ def test_a_batch_tells_of_each_image_that_is_none() -> None:
 @pytest.mark.parametrize("pics", [None, [], "AAAA", {"a": "AAAA"}, [PIC, None], [PIC, {}], [7]])
 def test_a_batch_without_images_is_refused(pics: object) -> None:
     with pytest.raises(Refused, match='"pics"') as refused:
-        parse_batch(JSON, json.dumps({"pics": pics}).encode(), b"")
+        parse_batch(JSON, json.dumps({"pics": pics}).encode(), b"", MODELS)
 
     assert refused.value.status == 400
 
 
 def test_a_batch_holds_64_images() -> None:
-    assert len(parse_batch(JSON, json.dumps({"pics": [PIC] * 64}).encode(), b"")[0]) == 64
+    assert len(parse_batch(JSON, json.dumps({"pics": [PIC] * 64}).encode(), b"", MODELS)[0]) == 64
     with pytest.raises(Refused, match="at most 64 images in a batch, got 65") as refused:
-        parse_batch(JSON, json.dumps({"pics": [PIC] * 65}).encode(), b"")
+        parse_batch(JSON, json.dumps({"pics": [PIC] * 65}).encode(), b"", MODELS)
     assert refused.value.status == 422
 
 
 def test_a_batch_is_json() -> None:
     with pytest.raises(Refused, match="application/json; got 'text/plain'") as refused:
-        parse_batch("text/plain", PIC.encode(), b"")
+        parse_batch("text/plain", PIC.encode(), b"", MODELS)
     assert refused.value.status == 415
