@@ -28,9 +28,10 @@ TOOLS = ("wrk", "k6")
 #: Seconds that wrk's clients have to connect, and that the last answers have to come.
 LEAD, TAIL = 1.0, 2.0
 #: Requests a second of one client: while an answer takes less than the time between two, none waits
-#: for the one before it. A client that sends less would see its idle connection closed.
+#: for the one before it. A client that sent less would see its idle connection closed.
 PER_CLIENT, SLOWEST = 4, 0.5
-CLIENTS = range(64, 641)
+#: More than our service lets wait (256): or all clients would wait, and send no more than is read.
+CLIENTS = range(400, 641)
 
 
 class Answer(NamedTuple):
