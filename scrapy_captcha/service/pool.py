@@ -50,7 +50,7 @@ PAUSE, LONGEST_PAUSE = 0.5, 30.0
 
 _LATE = Refusal(503, "the image could not be read before its deadline", 1, "deadline")
 _LOST = Refusal(503, "the image could not be read: its reader ended, twice", 1, "lost")
-_NO_READER = Refusal(503, "no reader is up yet", 1, "starting")
+_NO_READER = Refusal(503, "no reader is up", 1, "starting")
 _STOPPING = Refusal(503, "the service is stopping", 1, "stopping")
 
 
@@ -100,7 +100,7 @@ class Pool:
     async def start(self) -> None:
         """Start the readers; they load their models by themselves."""
         self._loop = asyncio.get_running_loop()
-        self._stopping.clear()
+        self._stopping = asyncio.Event()
         self._complete = False
         keepers = [self._keep() for _ in range(self._config.readers)]
         self._tasks = [asyncio.create_task(task) for task in (*keepers, self._watch())]
@@ -124,10 +124,8 @@ class Pool:
         if not self._usable:
             return _NO_READER
         waiting = self._line.waiting
-        if not waiting:
-            return (
-                None  # else a wrong idea of the pace would stay, or a large request never come in
-            )
+        if not waiting:  # else a wrong idea of the pace would stay, a large request stay outside
+            return None
         wait = self._pace.wait(waiting + self._being_read, len(self._usable))
         full = waiting + images > self._config.max_waiting
         if not full and wait <= self._config.deadline * PATIENCE:
@@ -365,7 +363,7 @@ def _refusal(status: int, message: str) -> Refusal:
 
 
 def _too_large(image: bytes) -> Refusal | None:
-    """No reader would decode it; need it not be copied there."""
+    """Refuse what no reader would decode before it is copied there."""
     if len(image) <= MAX_BYTES:
         return None
     return Refusal(

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that a process has to load its models.
-LOADING = 60.0
+#: Seconds that a process has to load its models; on a busy machine that takes long.
+LOADING = 180.0
 #: Seconds between looks at whether a process has ended.
 _POLL = 0.01
 _LOOK = encode_batch([])
@@ -178,6 +178,8 @@ class ReaderProcess(asyncio.Protocol):
     def _take(self, payload: bytes) -> None:
         reply = decode_reply(payload)
         if isinstance(reply, Models):
+            if self.models and self.entries is None:
+                raise MessageError("models that nobody asked for")
             self.models = reply.states
             self._owner.loaded(self)
             return

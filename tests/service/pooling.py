@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pytest
 
 #: Longer than anything takes; a test that waits so long has failed.
-PATIENCE = 60.0
+PATIENCE = 120.0
 FRAGILE = Path(__file__).with_name("fragile_reader.py")
 
 Outcome = Reading | Refusal
@@ -81,11 +81,11 @@ class Trial:
 async def running(
     *, ready: bool = True, look: float = 3600.0, **config: Any
 ) -> AsyncIterator[Trial]:
-    """A pool, with one reader if nothing else is said.
+    """A pool, with one reader and time enough if nothing else is said.
 
     :param look: seconds after which readers look for newer models
     """
-    trial = Trial(**{"readers": 1, **config})
+    trial = Trial(**{"readers": 1, "deadline": PATIENCE, **config})
     with patch.object(pool_module, "LOOK", look):
         await trial.pool.start()
         try:

@@ -174,20 +174,21 @@ def test_a_pool_runs_on_another_loop_in_another_thread(images: list[bytes]) -> N
     assert [type(outcome) for outcome in found] == [Reading, Reading]
 
 
-def test_a_pool_that_was_stopped_can_be_started_again(images: list[bytes]) -> None:
+def test_a_pool_that_was_stopped_can_be_started_again_on_another_loop(images: list[bytes]) -> None:
+    trial, pids = Trial(readers=1), set()
+
     async def main() -> None:
-        async with running() as trial:
-            before = trial.pool.pids
-            await trial.pool.stop()
-            assert not trial.pool.ready
-            assert list(texts(await trial.read(images[0]))) == [503]
-            await trial.pool.start()
-            assert not trial.pool.ready
-            assert trial.pool.refuses() is not None
-            await until(lambda: trial.pool.ready)
-            assert trial.pool.refuses() is None
-            assert trial.pool.pids != before
-            (outcome,) = await trial.read(images[0])
-            assert isinstance(outcome, Reading)
+        assert not trial.pool.ready
+        await trial.pool.start()
+        assert trial.pool.refuses() is not None
+        await until(lambda: trial.pool.ready)
+        assert trial.pool.refuses() is None
+        pids.update(trial.pool.pids)
+        (outcome,) = await trial.read(images[0])
+        assert isinstance(outcome, Reading)
+        await trial.pool.stop()
+        assert list(texts(await trial.read(images[0]))) == [503]
 
     asyncio.run(main())
+    asyncio.run(main())
+    assert len(pids) == 2

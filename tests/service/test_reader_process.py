@@ -13,7 +13,14 @@ import pytest
 from pooling import until
 
 from scrapy_captcha.bundle import open_bundle
-from scrapy_captcha.service.messages import READ, UNREADABLE, Answer, Task
+from scrapy_captcha.service.messages import (
+    READ,
+    UNREADABLE,
+    Answer,
+    ModelState,
+    Task,
+    encode_models,
+)
 from scrapy_captcha.service.process import ReaderProcess, command
 from scrapy_captcha.service.tickets import Entry, Ticket
 
@@ -148,8 +155,9 @@ def test_a_reader_is_overdue_only_when_it_is_late_at_two_looks_in_a_row() -> Non
 
 
 def test_answers_that_nobody_asked_for_end_a_reader(caplog: pytest.LogCaptureFixture) -> None:
-    """Four bytes that are no message, and an answer without a question."""
-    for said in (b"\0\0\0\4what", b"\0\0\0\1A"):
+    """What is no message, an answer without a question, and models once too often."""
+    models = encode_models([ModelState("cafe", "")])
+    for said in (b"\0\0\0\4what", b"\0\0\0\1A", models + models):
         script = f"import os, time; os.write(0, {said!r}); time.sleep(600)"
 
         async def main(script: str = script) -> None:
@@ -162,3 +170,4 @@ def test_answers_that_nobody_asked_for_end_a_reader(caplog: pytest.LogCaptureFix
             asyncio.run(main())
     assert "said b'what'" in caplog.text
     assert "expected no answers" in caplog.text
+    assert "models that nobody asked for" in caplog.text
