@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from scrapy_captcha.challenge import action_url
+from scrapy_captcha.naming import shown
 
 if TYPE_CHECKING:
     from lxml.html import FormElement
@@ -102,16 +103,18 @@ def to_json(report: Report) -> dict[str, Any]:
 
 
 def to_text(report: Report) -> str:
-    """What to read in a terminal."""
+    """What to read in a terminal; what comes from the page cannot move its cursor."""
     status = "" if report.status is None else f" (status {report.status})"
-    led = "" if report.final_url in {None, report.url} else f"\nled to {report.final_url}"
-    blocks = [f"{report.url}{led}{status}"]
+    led = (
+        "" if report.final_url in {None, report.url} else f"\nled to {shown(str(report.final_url))}"
+    )
+    blocks = [f"{shown(report.url)}{led}{status}"]
     if report.advice is not None:
-        blocks += [f"{_KINDS[report.advice.kind]}: {report.advice.why}."]
+        blocks += [f"{_KINDS[report.advice.kind]}: {shown(report.advice.why)}."]
         if report.advice.challenge is not None:
             blocks += [_parts(report, report.advice, report.advice.challenge), *_ways(report)]
     if report.problem is not None:
-        blocks.append(f"Failed: {report.problem}")
+        blocks.append(f"Failed: {shown(report.problem)}")
     return "\n\n".join(blocks)
 
 
@@ -136,7 +139,7 @@ def _parts(report: Report, advice: Advice, challenge: Challenge) -> str:
         "field": challenge.field or "not found; the rule's field names it",
         "also blank": ", ".join(advice.blank),
     }
-    return "\n".join(f"  {name:<11} {value}" for name, value in parts.items() if value)
+    return "\n".join(f"  {name:<11} {shown(value)}" for name, value in parts.items() if value)
 
 
 def _image(picture: Picture) -> str:
@@ -144,8 +147,8 @@ def _image(picture: Picture) -> str:
     facts = [picture.format, picture.size and "x".join(map(str, picture.size))]
     facts.append(None if picture.bytes is None else f"{picture.bytes} bytes")
     known = ", ".join(fact for fact in facts if fact)
-    shown = url if len(url) <= SHORT else f"{url[:SHORT]}..."
-    return f"{shown} ({known})" if known else shown
+    short = url if len(url) <= SHORT else f"{url[:SHORT]}..."
+    return f"{short} ({known})" if known else short
 
 
 def _reading(picture: Picture) -> str:
@@ -178,7 +181,7 @@ def _pasted(site: str, rule: dict[str, Any], hints: dict[str, tuple[Any, str]]) 
     """A rule as Python, its hints as comments."""
     lines = [f"        {_python(key)}: {_python(value)}," for key, value in rule.items()]
     lines += [
-        f"        # {_python(key)}: {_python(value)},  perhaps: {reason}"
+        f"        # {_python(key)}: {_python(value)},  perhaps: {shown(reason)}"
         for key, (value, reason) in hints.items()
     ]
     body = ["    {},"] if not lines else ["    {", *lines, "    },"]
@@ -189,7 +192,7 @@ def _pasted(site: str, rule: dict[str, Any], hints: dict[str, tuple[Any, str]]) 
 def _python(value: Any) -> str:
     """A value as Python source, with double quotes."""
     if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
+        return shown(json.dumps(value, ensure_ascii=False))
     if isinstance(value, dict):
         return "{" + ", ".join(f"{_python(k)}: {_python(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list | tuple | set | frozenset):

@@ -79,6 +79,24 @@ def test_a_query_form_comes_with_the_line_that_submits_it(
     assert pasted(done.stdout, tmp_path) == {site.netloc: {}}
 
 
+def test_what_a_page_says_cannot_move_the_cursor_or_add_lines(
+    scrapy: Callable[..., CompletedProcess[str]], tmp_path: Path
+) -> None:
+    odd = "\x1b[2J\x9b2J\u202e\nCAPTCHA_SITES = {}\n"
+    form = (
+        f"<title>{odd}</title><form method=post action='/verify{odd}'><img src='/captcha.png?{odd}'"
+        f" alt='captcha {odd}'><input name='co{odd}de' placeholder=captcha>"
+        f"<select name='a{odd}'><option>{odd}</select></form>"
+    )
+    answers = {"/wall": Answer(form), "/text": Answer("x", "text/plain; x=\x9b2J")}
+    with PageServer(answers) as server:
+        for path in answers:
+            said = scrapy("captcha", "check", f"{server.url}{path}").stdout
+            assert server.url in said
+            assert all(c.isprintable() or c == "\n" for c in said)
+            assert said.splitlines().count("CAPTCHA_SITES = {}") == 0
+
+
 def test_an_ordinary_page_is_called_so(
     scrapy: Callable[..., CompletedProcess[str]], site: PageServer
 ) -> None:
