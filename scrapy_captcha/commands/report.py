@@ -105,9 +105,8 @@ def to_json(report: Report) -> dict[str, Any]:
 def to_text(report: Report) -> str:
     """What to read in a terminal; what comes from the page cannot move its cursor."""
     status = "" if report.status is None else f" (status {report.status})"
-    led = (
-        "" if report.final_url in {None, report.url} else f"\nled to {shown(str(report.final_url))}"
-    )
+    final = report.final_url or report.url
+    led = "" if final == report.url else f"\nled to {shown(final)}"
     blocks = [f"{shown(report.url)}{led}{status}"]
     if report.advice is not None:
         blocks += [f"{_KINDS[report.advice.kind]}: {shown(report.advice.why)}."]
