@@ -12,9 +12,12 @@ class Breaker:
     """The breaker of one site.
 
     :param failures: failed solves in a row after which it opens
+
+    :ivar openings: how often it has opened
     """
 
     def __init__(self, failures: int) -> None:
+        self.openings = 0
         self._limit = failures
         self._failed = 0
         self._opened: float | None = None
@@ -45,5 +48,6 @@ class Breaker:
         if self._opened is None and self._failed < self._limit:
             return False
         newly = self._opened is None
+        self.openings += newly
         self._opened = monotonic()
         return newly

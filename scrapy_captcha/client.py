@@ -6,6 +6,7 @@ filter, and carry a marker that makes our own middleware let them pass.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from dataclasses import dataclass, field
 from time import monotonic
@@ -15,6 +16,8 @@ from urllib.parse import unquote, urlsplit
 from scrapy import Request
 from scrapy.exceptions import DownloadCancelledError, IgnoreRequest
 from scrapy.http.request import NO_CALLBACK
+from scrapy.utils.defer import deferred_from_coro, maybe_deferred_to_future
+from twisted.internet.defer import CancelledError
 from w3lib.url import parse_data_uri, safe_url_string
 
 from scrapy_captcha.address import (
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 
     from scrapy.crawler import Crawler
     from scrapy.http import Response
+    from twisted.internet.defer import Deferred
 
     from scrapy_captcha.config import SiteRule
     from scrapy_captcha.forms import Submission
@@ -43,6 +47,8 @@ if TYPE_CHECKING:
 #: Key in the meta of our own requests.
 MARK = "captcha_request"
 MAX_HOPS = 20
+#: How long our own requests may still take when the spider is closing.
+STOP_SECONDS = 3.0
 _CARRIED_META = (
     "cookiejar",
     "proxy",
@@ -102,6 +108,16 @@ class Client:
         self._crawler = crawler
         self._timeout: float = crawler.settings.getfloat("DOWNLOAD_TIMEOUT")
         self._follows: bool = crawler.settings.getbool("REDIRECT_ENABLED")
+        self._downloads: set[Deferred[Response]] = set()
+        self._stopping_since: float | None = None
+
+    def stop(self) -> None:
+        """The spider is closing; to be called again and again until nothing is on its way."""
+        now = monotonic()
+        self._stopping_since = self._stopping_since or now
+        if now - self._stopping_since >= STOP_SECONDS:
+            for download in list(self._downloads):
+                download.cancel()
 
     def may_follow(self, request: Request, response: Response) -> bool:
         """Whether the crawl leaves a redirect to be followed, instead of to the spider."""
@@ -255,6 +271,8 @@ class Client:
         meta = {key: original.meta[key] for key in _CARRIED_META if key in original.meta}
         timeout = original.meta.get("download_timeout", self._timeout)
         left = visit.deadline - monotonic()
+        if left <= 0:
+            raise AttemptFailed("download", f"no time is left for {url}")
         meta |= {
             MARK: True,
             "dont_cache": True,
@@ -305,9 +323,17 @@ class Client:
     async def _send(self, request: Request, reason: str = "download") -> Response:
         engine = self._crawler.engine
         assert engine is not None
+        download = deferred_from_coro(engine.download_async(request))
+        self._downloads.add(download)
         try:
-            response: Response = await engine.download_async(request)
+            response = await maybe_deferred_to_future(download)
+        except (asyncio.CancelledError, CancelledError):
+            if self._stopping_since is None:
+                raise
+            raise AttemptFailed("closing", f"{request.url} did not come in time") from None
         except IgnoreRequest as e:
+            if reason == "image_download" and "DOWNLOAD_MAXSIZE" in str(e):
+                raise AttemptFailed("image_invalid", str(e)) from e  # once it was decompressed
             blocked = "robots" if "robots.txt" in str(e) else "ignored"
             raise AttemptFailed(blocked, f"{request.url}: {e}", final=True) from e
         except Exception as e:
@@ -315,6 +341,8 @@ class Client:
                 reason = "image_invalid"  # larger than MAX_BYTES
             detail = f"{request.method} {request.url}: {type(e).__name__}: {e}"
             raise AttemptFailed(reason, detail) from e
+        finally:
+            self._downloads.discard(download)
         return response
 
 

@@ -26,7 +26,7 @@ from scrapy_captcha.config import Settings
 from scrapy_captcha.errors import AttemptFailed, CaptchaUnsolved
 from scrapy_captcha.learning import Learning
 from scrapy_captcha.parking import Parking
-from scrapy_captcha.session import Session, Turn, Want
+from scrapy_captcha.session import Session, Sessions, Turn, Want
 from scrapy_captcha.solver import Solver, Stopping
 from scrapy_captcha.tasks import QueryForm, Wall
 
@@ -72,7 +72,7 @@ class CaptchaMiddleware:
         self._learning = Learning(crawler, self._settings, self._counters)
         self._solver = Solver(crawler, self._counters, self._client, self._learning, self._stopping)
         self._breakers = {key: Breaker(self._settings.breaker) for key in self._settings.sites}
-        self._sessions: dict[tuple[str, Any, str], Session] = {}
+        self._sessions = Sessions(self._concurrency)
         self._tickets: WeakKeyDictionary[Request, _Ticket] = WeakKeyDictionary()
         self._handed_back: WeakSet[Request] = WeakSet()
         self._waited_for: set[Session] = set()
@@ -264,7 +264,7 @@ class CaptchaMiddleware:
         if breaker.is_open:
             raise self._unsolved(request, rule, CaptchaUnsolved("breaker_open", rule.site))
         try:
-            page = await self._solver.solve(self._learning.sites[rule.site], task)
+            page = await self._solver.solve(self._learning.sites[rule.site], task, breaker)
         except Stopping:
             return None
         except Exception as e:
@@ -340,11 +340,7 @@ class CaptchaMiddleware:
         return again
 
     def _session(self, rule: SiteRule, request: Request) -> Session:
-        key = (rule.site, request.meta.get("cookiejar"), proxy_of(request))
-        session = self._sessions.get(key)
-        if session is None:
-            session = self._sessions[key] = Session(self._concurrency)
-        return session
+        return self._sessions.of((rule.site, request.meta.get("cookiejar"), proxy_of(request)))
 
     def _concurrency(self) -> int:
         """How many requests of one session may be on their way."""
@@ -367,6 +363,8 @@ class CaptchaMiddleware:
 
     def _look_after(self) -> None:
         self._learning.tick()
+        if self._stopping():
+            self._client.stop()
         engine = self._crawler.engine
         assert engine is not None
         for request, ticket in list(self._tickets.items()):

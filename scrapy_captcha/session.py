@@ -6,8 +6,9 @@ No Scrapy in here but its way to await a Deferred, which works on every reactor 
 from __future__ import annotations
 
 import enum
-from collections import deque
+from collections import OrderedDict, deque
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
@@ -16,9 +17,13 @@ from scrapy.utils.defer import maybe_deferred_to_future
 from twisted.internet.defer import Deferred
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable, Iterator
 
     from scrapy import Request
+
+#: More sessions than this are not kept while nothing of theirs is under way. One that is forgotten
+#: begins anew, and meets its wall at worst.
+MAX_IDLE = 1000
 
 
 class Turn(enum.Enum):
@@ -82,6 +87,11 @@ class Session:
     def solving(self) -> bool:
         """Whether a captcha of the session is being solved."""
         return self._solving is not None
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing of it is under way."""
+        return not (self.waiting or self.solving or self._in_flight)
 
     def turn_at_once(self, request: Request) -> bool:
         """Send a page without waiting, if that is allowed; the way nearly every request goes."""
@@ -202,3 +212,35 @@ class Session:
     def _depart(self, request: Request) -> None:
         self._sent += 1
         self._in_flight.add(request)
+
+
+class Sessions:
+    """The sessions of a crawl by their keys, without most of those that nobody uses any more.
+
+    :param concurrency: how many requests of one session may be on their way
+    """
+
+    def __init__(self, concurrency: Callable[[], int]) -> None:
+        self._concurrency = concurrency
+        self._sessions: OrderedDict[Hashable, Session] = OrderedDict()
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(self._sessions.values())
+
+    def of(self, key: Hashable) -> Session:
+        """The session of a key."""
+        session = self._sessions.get(key)
+        if session is None:
+            session = self._sessions[key] = Session(self._concurrency)
+            self._forget()
+        self._sessions.move_to_end(key)
+        return session
+
+    def _forget(self) -> None:
+        """Drop who was used longest ago, if it is idle; else it is as good as used now."""
+        excess = len(self._sessions) - MAX_IDLE
+        for key in list(islice(self._sessions, min(2, max(0, excess)))):
+            if self._sessions[key].idle:
+                del self._sessions[key]
+            else:
+                self._sessions.move_to_end(key)

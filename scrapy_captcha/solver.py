@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from scrapy.crawler import Crawler
     from scrapy.http import Response
 
+    from scrapy_captcha.breaker import Breaker
     from scrapy_captcha.client import Client, Visit
     from scrapy_captcha.config import SiteRule
     from scrapy_captcha.learning import Learning
@@ -90,9 +91,10 @@ class Solver:
         self._learning = learning
         self._stopping = stopping
 
-    async def solve(self, site: Site, task: Task) -> Response:
+    async def solve(self, site: Site, task: Task, breaker: Breaker) -> Response:
         """Answer a captcha until the site accepts.
 
+        :param breaker: when it opens meanwhile, for other solves that failed, this one ends, too
         :return: the page that was asked for
         :raises CaptchaUnsolved: when attempts or time have run out, or none can succeed
         :raises Stopping: when the spider is closing
@@ -101,12 +103,14 @@ class Solver:
         budget = _Budget(
             rule.max_attempts, IMAGES_PER_ATTEMPT * rule.max_attempts, task.visit.deadline
         )
-        started = monotonic()
+        started, openings = monotonic(), breaker.openings
         challenge = task.challenge
         try:
             while True:
                 if self._stopping():
                     raise Stopping
+                if breaker.openings > openings:
+                    raise CaptchaUnsolved("breaker_open", rule.site)
                 budget.check()
                 budget.attempts -= 1
                 try:

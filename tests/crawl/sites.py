@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import http.cookies
 import io
+import itertools
 import json
 import secrets
 import sys
@@ -18,7 +19,7 @@ from urllib.parse import parse_qsl, urlsplit
 from PIL import Image, ImageDraw
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 HOLD_SECONDS = 30.0
 
@@ -55,7 +56,9 @@ class Seen:
 
 @dataclass(frozen=True)
 class Answer:
-    body: bytes | str = b""
+    """What to send; a body in parts is sent as they come, without a length."""
+
+    body: bytes | str | Iterable[bytes] = b""
     status: int = 200
     content_type: str = "text/html; charset=utf-8"
     headers: tuple[tuple[str, str], ...] = ()
@@ -87,13 +90,21 @@ class Handler(BaseHTTPRequestHandler):
         )
         answer = self.server.receive(seen)
         body = answer.body.encode() if isinstance(answer.body, str) else answer.body
+        whole = isinstance(body, bytes)
         self.send_response(answer.status)
         self.send_header("Content-Type", answer.content_type)
-        self.send_header("Content-Length", str(len(body)))
+        if whole:
+            self.send_header("Content-Length", str(len(body)))
+        else:
+            self.send_header("Transfer-Encoding", "chunked")
         for name, value in answer.headers:
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(body)
+        if whole:
+            self.wfile.write(body)
+            return
+        for part in itertools.chain(body, [b""]):
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(part), part))
 
     do_GET = do_POST = do_HEAD = serve  # noqa: N815
 

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from scrapy_captcha import session as module
-from scrapy_captcha.session import Session, Turn, Want
+from scrapy_captcha.session import Session, Sessions, Turn, Want
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -333,3 +333,38 @@ def test_when_the_expected_wall_is_not_there_all_go_on() -> None:
     assert crawl.send() is None
     crawl.get_page(scout)
     assert len(crawl.sent(5)) == 5
+
+
+def test_sessions_that_nobody_uses_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_IDLE", 3)
+    sessions = Sessions(lambda: 1)
+    for number in range(10):
+        sessions.of(number)
+        sessions.of("kept")
+    assert len(list(sessions)) == 3
+    kept = sessions.of("kept")
+    assert kept is sessions.of("kept")
+    assert kept in list(sessions)
+
+
+def test_no_session_is_forgotten_while_something_of_it_is_under_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MAX_IDLE", 2)
+    sessions = Sessions(lambda: 1)
+    request = Request("http://shop.example/")
+    sending, solving = sessions.of("sending"), sessions.of("solving")
+    assert sending.turn_at_once(request)
+    assert run(solving.turn(Request("http://shop.example/"), Want.PASS, 0)) == [Turn.SOLVE]
+    for number in range(10):
+        sessions.of(number)
+    assert sessions.of("sending") is sending
+    assert sessions.of("solving") is solving
+    sending.land(request, wall=False, epoch=0)
+    solving.release()
+    assert sending.idle
+    assert solving.idle
+    for number in range(10, 20):
+        sessions.of(number)
+    assert len(list(sessions)) == 2
+    assert sending not in list(sessions)
