@@ -97,7 +97,7 @@ class Wall:
             and request.method == "GET"
             and same_page(response.url, request.url)
         )
-        if arrived and again is None and response.status < 400:
+        if arrived and again is None and response.status < 400 and not _is_empty(response):
             return Judgement(True, page=response)
         if accepted is None and response.status >= 400:
             raise AttemptFailed(
@@ -107,7 +107,9 @@ class Wall:
         again = find(page, rule)
         if again is not None:
             return Judgement(bool(accepted), challenge=again)
-        if accepted is None and (page.status in WALL_STATUSES or page.status >= 500):
+        if accepted is None and (
+            page.status in WALL_STATUSES or page.status >= 500 or _is_empty(page)
+        ):
             return Judgement(None, page=page)  # a ban or a server in trouble is no verdict
         return Judgement(True, page=page)
 
@@ -168,7 +170,7 @@ class QueryForm:
             response.status >= 400 or is_redirect(response) or self._gate_on(response, again)
         ):
             raise AttemptFailed("protocol", f"{response.url} answered {response.status}")
-        return Judgement(True, page=response)
+        return Judgement(None if accepted is None and _is_empty(response) else True, page=response)
 
     def _gate_on(self, response: Response, form: Challenge | None) -> Challenge | None:
         """The wall that a page is, unless it asks for what the spider filled in."""
@@ -177,6 +179,11 @@ class QueryForm:
             if self._css is not None or not self._fields or named & self._fields.keys():
                 return None
         return find(response, self.visit.rule)
+
+
+def _is_empty(response: Response) -> bool:
+    """Whether it says nothing at all, and so nothing of the captcha."""
+    return response.status < 300 and not response.body.strip()
 
 
 def _by_rules(rule: SiteRule, response: Response) -> bool | None:
