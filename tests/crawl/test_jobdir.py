@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from crawling import Job, Process
 from sites import HOLD_SECONDS, Answer, Gate, Seen, Session
+from test_limits import Slow
 from test_query import Registry, people, queries
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+
+import stopping
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from crawling import Crawl
 
@@ -158,3 +164,42 @@ def test_a_request_that_somebody_awaits_does_not_keep_the_crawl_open(
     assert len(result.failures) == 3
     assert len(site.requests("/robots.txt")) <= 2
     assert len(site.requests("/page/*")) <= 4
+
+
+@pytest.mark.parametrize("reactor", ["asyncioreactor.AsyncioSelectorReactor", "selectreactor"])
+def test_a_request_that_is_never_answered_does_not_keep_the_crawl_open(
+    crawl: Callable[..., Crawl], tmp_path: Path, reactor: str
+) -> None:
+    if reactor == "selectreactor":
+        reactor += ".SelectReactor"
+    settings = {
+        "CAPTCHA_DATASET": str(tmp_path / "captchas"),
+        "JOBDIR": str(tmp_path / "job"),
+        "LOG_LEVEL": "INFO",
+    }
+    with Slow() as site:
+        settings["CAPTCHA_SITES"] = {site.netloc: {}}
+        index = {"url": f"{site.url}/", "then": site.pages(9), "meta": {"captcha": False}}
+        asked = threading.Event()
+        hold = site.hold
+        site.on_request = lambda seen: (seen.path == "/captcha.png" and asked.set()) or hold(seen)
+        more = {"TWISTED_REACTOR": f"twisted.internet.{reactor}"}
+        process = Process(Job([index], settings | more))
+        assert asked.wait(HOLD_SECONDS)
+        process.popen.send_signal(signal.SIGINT)
+        first = process.result()
+        assert not site.gave_up  # the image, that is: it was still to come
+        site.released.set()
+        second = crawl(site, [], **settings)
+    assert first.finish_reason == "shutdown"
+    assert first.items == first.failures == second.failures == []
+    assert second.names == [f"page {number}" for number in range(1, 10)]
+
+
+def test_crawls_interrupted_at_random_moments_lose_no_page() -> None:
+    given = {"pages": 30, "delay": 0.02, "faults": 0.1, "timeout": 1.0, "drip": False}
+    options = stopping.argparse.Namespace(**given)
+    for number in range(2):
+        found = stopping.moment(number, options, stopping.random.Random(number))
+        assert found["reason"] in {"shutdown", "finished"}
+        assert (found["vanished"], found["twice"], found["trouble"]) == (0, 0, []), found
