@@ -217,7 +217,7 @@ def read(file: Path) -> bytes:
 
 
 def _from_zip(path: Path) -> Iterator[Sample]:
-    if not path.exists():
+    if not path.is_file():
         raise DatasetError(f"no such folder or zip: {path}")
     try:
         with zipfile.ZipFile(path) as archive:
