@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 
     from scrapy_captcha.exchange import Reply
 
-#: Most seconds for a reading, all that it waits and is asked again included.
-TIMEOUT = 10.0
+#: Most seconds for a reading, all that it waits and is asked again included: as long as a service
+#: takes to start again on a machine that has other things to do.
+TIMEOUT = 30.0
+#: Most seconds for one answer.
+ANSWER_TIMEOUT = 10.0
 #: Seconds until a service is asked again that is not reached, or does not say when.
 PAUSE = 0.5
 #: Most readings that one service is asked for at a time by a crawl.
@@ -145,11 +148,12 @@ class RemoteReader:
         deadline = monotonic() + self._timeout
         call = Call(method, self._endpoint.path + path, self._headers, body)
         while True:
-            pause = PAUSE
+            pause, now = PAUSE, monotonic()
+            by = min(deadline, now + ANSWER_TIMEOUT)
             try:
-                reply = self._exchange.ask(call, deadline)
+                reply = self._exchange.ask(call, by)
             except TimeoutError:
-                trouble = f"did not answer within {self._timeout:g} seconds"
+                trouble = f"did not answer within {by - now:.3g} seconds"
                 raise ServiceError(f"{self._endpoint} {trouble}") from None
             except OSError as e:
                 failed = ServiceError(f"{self._endpoint} is not reached: {_reason(e)}")
