@@ -46,6 +46,9 @@ HERE = Path(__file__).parent
 IMAGES, BYTES = 300, range(2_000, 6_000)
 PERCENTS = (50, 75, 100, 125, 150, 175, 200)
 DEADLINE, LIMIT = 1.0, 25.0
+#: Clients that may wait: in overload more than our service lets wait (256), or it would never be
+#: overloaded. Each costs wrk some time, so there are less where answers come soon.
+FEW, MANY = 64, 400
 HEADER = (
     f"{'rate':>6} {'read':>7} {'good/s':>7} {'429':>6} {'failed':>6} {'p50':>7} {'p99':>7}"
     f" {'latest':>7} {'behind':>7}   us a request: server, load"
@@ -126,7 +129,7 @@ def serving(name: str, body: bytes) -> Iterator[Server]:
                 process.wait()
 
 
-def measure(server: Server, options: argparse.Namespace, rate: int) -> Step:
+def measure(server: Server, options: argparse.Namespace, rate: int, waiting: int = FEW) -> Step:
     """Load a server at a rate, print a line and return it."""
     used, idle = server.seconds(), children_seconds()
     step = send(
@@ -134,6 +137,7 @@ def measure(server: Server, options: argparse.Namespace, rate: int) -> Step:
         server.url,
         options.bodies,
         rate=rate,
+        waiting=waiting,
         seconds=options.seconds,
         deadline=DEADLINE,
     )
@@ -182,7 +186,7 @@ def study(name: str, options: argparse.Namespace) -> dict[str, Any]:
             found["capacity"] = slow = sought(server, options, LIMIT, options.start)
         print(f"{PERCENTS[0]} to {PERCENTS[-1]} % of {slow}/s\n{HEADER}")
         rates = [max(1, round(slow * percent / 100)) for percent in PERCENTS]
-        found["steps"] = [asdict(measure(server, options, rate)) for rate in rates]
+        found["steps"] = [asdict(measure(server, options, rate, MANY)) for rate in rates]
     return found
 
 

@@ -27,11 +27,9 @@ HERE = Path(__file__).parent
 TOOLS = ("wrk", "k6")
 #: Seconds that wrk's clients have to connect, and that the last answers have to come.
 LEAD, TAIL = 1.0, 2.0
-#: Requests a second of one client: while an answer takes less than the time between two, none waits
-#: for the one before it. A client that sent less would see its idle connection closed.
-PER_CLIENT, SLOWEST = 4, 0.5
-#: More than our service lets wait (256): or all clients would wait, and send no more than is read.
-CLIENTS = range(400, 641)
+#: Requests a second of one client, at most: while an answer takes less than the time between two,
+#: none waits for the one before it. And at least, or the server closes its idle connection.
+PER_CLIENT = (0.5, 8)
 
 
 class Answer(NamedTuple):
@@ -97,10 +95,10 @@ def due(rate: int, seconds: float) -> int:
     return math.ceil(rate * seconds)
 
 
-def clients(rate: int) -> int:
-    """How many clients send at a rate."""
-    wanted = min(max(math.ceil(rate / PER_CLIENT), CLIENTS[0]), CLIENTS[-1])
-    return min(wanted, math.ceil(rate / SLOWEST))
+def clients(rate: int, waiting: int) -> int:
+    """How many clients send at a rate, of whom so many may have to wait for an answer."""
+    slowest, fastest = PER_CLIENT
+    return min(max(math.ceil(rate / fastest), waiting), math.ceil(rate / slowest))
 
 
 def parse(lines: str) -> list[Answer]:
@@ -181,7 +179,9 @@ def capacity(passes: Callable[[int], bool], start: int, precision: float = 0.03)
     return low
 
 
-def send(tool: str, url: str, bodies: Path, *, rate: int, seconds: float, deadline: float) -> Step:
+def send(
+    tool: str, url: str, bodies: Path, *, rate: int, waiting: int, seconds: float, deadline: float
+) -> Step:
     """Send requests at a rate and wait for their answers.
 
     Args:
@@ -189,6 +189,7 @@ def send(tool: str, url: str, bodies: Path, *, rate: int, seconds: float, deadli
         url: where to.
         bodies: a folder of 0.json, 1.json, ..., which are sent in turn.
         rate: requests a second.
+        waiting: how many clients may have to wait before requests are sent late.
         seconds: for how long.
         deadline: seconds after which a reading is of no use any more.
 
@@ -198,7 +199,7 @@ def send(tool: str, url: str, bodies: Path, *, rate: int, seconds: float, deadli
     """
     if not shutil.which(tool):
         raise FileNotFoundError(f"{tool} is not installed; see the first lines of service.py")
-    count = clients(rate)
+    count = clients(rate, waiting)
     settings = {
         "URL": url,
         "RATE": rate,

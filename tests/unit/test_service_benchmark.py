@@ -35,8 +35,8 @@ def test_the_first_request_is_due_at_once():
 
 
 def test_clients_are_enough_for_the_rate_and_none_is_idle_for_long():
-    counts = [clients(rate) for rate in (1, 10, 100, 1000, 2560, 10**6)]
-    assert counts == [2, 20, 200, 400, 640, 640]
+    assert [clients(rate, 64) for rate in (1, 10, 100, 1000, 4000)] == [2, 20, 64, 125, 500]
+    assert [clients(rate, 400) for rate in (10, 100, 1000, 4000)] == [20, 200, 400, 500]
 
 
 def test_the_records_of_wrk_are_understood():
