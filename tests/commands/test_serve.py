@@ -45,6 +45,7 @@ class Service:
             self.log += line
             if found := re.search(pattern, line):
                 return found[1]
+        self.process.communicate()
         raise AssertionError(self.log)
 
     def ask(

@@ -72,7 +72,9 @@ class Served:
                 env={**inherited, "PYTHONPATH": str(REPOSITORY), **environment},
             )
         line = self.line() if announced is None else self._find(announced)
-        assert line.isdigit(), (line, log.read_text())
+        if not line.isdigit():
+            self.close()
+            raise AssertionError(log.read_text())
         self.port = int(line)
 
     @property
@@ -86,7 +88,8 @@ class Served:
 
     def _find(self, pattern: str) -> str:
         while not (found := re.search(pattern, self.log.read_text())):
-            assert self.process.poll() is None, self.log.read_text()
+            if self.process.poll() is not None:
+                return ""
             time.sleep(0.05)
         return found[1]
 
@@ -155,6 +158,16 @@ def ask(
     response = connection.getresponse()
     found = {name.lower(): value for name, value in response.getheaders()}
     return Answer(response.status, found, response.read())
+
+
+def answered(peer: socket.socket) -> bytes:
+    """An answer whose body is a JSON object, however many pieces it comes in."""
+    answer = b""
+    while not answer.endswith(b"}"):
+        part = peer.recv(1 << 16)
+        assert part, answer
+        answer += part
+    return answer
 
 
 def everything(peer: socket.socket) -> bytes:

@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
-from serving import PATIENCE, Answer, ask
+from serving import PATIENCE, Answer, answered, ask
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,44 +41,41 @@ def test_it_is_not_ready_at_once_still_answers_and_asks_clients_to_leave(
 
 def test_what_has_begun_is_finished_before_it_ends(serve: Callable[..., Served]) -> None:
     service = serve({"held": True}, drain=0, body_timeout=PATIENCE)
-    half_sent, being_read, idle = service.connect(), service.connect(), service.connect()
-    half_sent.sendall(HEAD + b"Content-Length: 8\r\n\r\nAAAA")
-    idle.sendall(b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    assert idle.recv(1000).startswith(b"HTTP/1.1 200 ")
-    being_read.sendall(HEAD + b"Content-Length: 4\r\n\r\nAAAA")
-    assert service.line() == "reading"
+    with service.connect() as half_sent, service.connect() as being_read, service.connect() as idle:
+        half_sent.sendall(HEAD + b"Content-Length: 8\r\n\r\nAAAA")
+        idle.sendall(b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert answered(idle).startswith(b"HTTP/1.1 200 ")
+        being_read.sendall(HEAD + b"Content-Length: 4\r\n\r\nAAAA")
+        assert service.line() == "reading"
 
-    service.process.send_signal(signal.SIGTERM)
-    assert idle.recv(1000) == b""  # nothing is under way there, and no one listens any more
-    with pytest.raises(OSError):  # noqa: PT011 - refused, or reset, as it comes
-        service.ask("GET", "/live")
-    service.say("read it")
-    first = being_read.recv(10_000)
-    half_sent.sendall(b"AAAA")
-    assert service.line() == "reading"
-    service.say("read it")
-    second = half_sent.recv(10_000)
+        service.process.send_signal(signal.SIGTERM)
+        assert idle.recv(1000) == b""  # nothing is under way there, and no one listens any more
+        with pytest.raises(OSError):  # noqa: PT011 - refused, or reset, as it comes
+            service.ask("GET", "/live")
+        service.say("read it")
+        first = answered(being_read)
+        half_sent.sendall(b"AAAA")
+        assert service.line() == "reading"
+        service.say("read it")
+        second = answered(half_sent)
 
     assert first.startswith(b"HTTP/1.1 200 ")
     assert second.startswith(b"HTTP/1.1 200 ")
     assert service.line() == "stopped"
     assert service.wait() == 0
-    for peer in (half_sent, being_read, idle):
-        peer.close()
 
 
 def test_a_second_signal_ends_it_at_once(serve: Callable[..., Served]) -> None:
     service = serve({"held": True}, drain=PATIENCE)
-    peer = service.connect()
-    peer.sendall(HEAD + b"Content-Length: 4\r\n\r\nAAAA")
-    assert service.line() == "reading"
+    with service.connect() as peer:
+        peer.sendall(HEAD + b"Content-Length: 4\r\n\r\nAAAA")
+        assert service.line() == "reading"
 
-    service.process.send_signal(signal.SIGTERM)
-    _first_not_ready(service)
-    service.process.send_signal(signal.SIGTERM)
+        service.process.send_signal(signal.SIGTERM)
+        _first_not_ready(service)
+        service.process.send_signal(signal.SIGTERM)
 
-    assert service.wait() == 0
-    peer.close()
+        assert service.wait() == 0
 
 
 def test_under_load_every_request_is_answered(serve: Callable[..., Served]) -> None:
