@@ -41,6 +41,11 @@ class Answer(NamedTuple):
     status: int
     ok: bool
 
+    @property
+    def from_sending(self) -> float:
+        """How long the answer took from when its request was sent."""
+        return self.taken - max(0.0, self.late)
+
 
 @dataclass(frozen=True)
 class Step:
@@ -53,6 +58,7 @@ class Step:
         refused: answered 429.
         failed: answered otherwise, or not at all.
         p50: milliseconds from due to answer, of those read; `p99` and `latest` likewise.
+        longest: the most milliseconds from sending to answer, of those read.
         behind: milliseconds that the generator was late with sending, 99th percentile.
         generator: microseconds of processor time for a request that the generator took.
         server: likewise the server with its processes.
@@ -69,6 +75,7 @@ class Step:
     p50: float
     p99: float
     latest: float
+    longest: float
     behind: float
     generator: float = 0.0
     server: float = 0.0
@@ -126,6 +133,9 @@ def summary(answers: Sequence[Answer], rate: int, seconds: float, deadline: floa
         p50=percentile(read, 50),
         p99=percentile(read, 99),
         latest=max(read, default=math.nan),
+        longest=max(
+            (1000 * answer.from_sending for answer in answers if answer.ok), default=math.nan
+        ),
         behind=percentile([1000 * answer.late for answer in answers], 99),
     )
 
@@ -146,6 +156,7 @@ def summary_of_k6(found: dict[str, Any], rate: int, seconds: float) -> Step:
         p50=read.get("p(50)", math.nan),
         p99=read.get("p(99)", math.nan),
         latest=read.get("max", math.nan),
+        longest=found["from_sending"].get("max", math.nan),
         behind=found["behind"].get("p(99)", math.nan),
     )
 

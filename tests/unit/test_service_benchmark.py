@@ -59,9 +59,14 @@ def test_only_readings_count_and_only_those_in_time_are_good():
     step = summary(answers, rate=4, seconds=2, deadline=1.0)
     assert (step.sent, step.ok, step.good, step.refused) == (8, 3, 2, 1)
     assert step.failed == 4, "two were answered otherwise, two not at all"
-    assert (step.p50, step.latest) == (20.0, 1500.0)
+    assert (step.p50, step.latest, step.longest) == (20.0, 1500.0, 1500.0)
     assert step.behind == 4.0
     assert step.goodput == 1.0
+
+
+def test_the_longest_answer_counts_from_sending_and_the_latest_from_when_it_was_due():
+    step = summary([answer(0.9, late=0.6), answer(0.5, late=-0.001)], 2, 1, 1.0)
+    assert (step.latest, step.longest) == (900.0, 500.0)
 
 
 def test_a_rate_passes_when_all_are_read_and_nearly_all_soon():
@@ -80,6 +85,7 @@ def test_a_rate_without_an_answer_does_not_pass():
 def test_what_k6_prints_becomes_the_same_figures():
     found = {
         "answered": {"p(50)": 3.0, "p(99)": 9.0, "max": 12.0, "count": 7},
+        "from_sending": {"p(50)": 3.0, "p(99)": 9.0, "max": 11.0, "count": 7},
         "behind": {"p(50)": 0.0, "p(99)": 1.0, "max": 2.0, "count": 10},
         "good": {"count": 6},
         "refused": {"count": 2},
@@ -87,7 +93,7 @@ def test_what_k6_prints_becomes_the_same_figures():
         "dropped_iterations": {"count": 4},
     }
     step = service_load.summary_of_k6(found, rate=7, seconds=2.0)
-    assert step == Step(7, 2.0, 14, 7, 6, 2, 5, 3.0, 9.0, 12.0, 1.0)
+    assert step == Step(7, 2.0, 14, 7, 6, 2, 5, 3.0, 9.0, 12.0, 11.0, 1.0)
 
 
 @pytest.mark.parametrize("start", [1, 2, 20, 700, 5000])
