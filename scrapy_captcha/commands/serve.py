@@ -83,7 +83,7 @@ def run(opts: argparse.Namespace, settings: Settings, process: CrawlerProcessBas
 def _config(
     opts: argparse.Namespace, environment: Mapping[str, str], token: str | None
 ) -> ServiceConfig:
-    """Options outrank the environment; the environment's token outranks the setting's."""
+    """Options, and the setting for the token as in a crawl, outrank the environment."""
     given: dict[str, Any] = {
         name: value
         for name in ("readers", "deadline", "max_waiting", "max_body", "drain", "origins")
@@ -94,6 +94,6 @@ def _config(
             given["models"] = parse_models(opts.model)
         except ValueError as e:
             raise UsageError(f"--model: expected {e}", print_help=False) from None
-    if token and not environment.get(TOKEN):
+    if token:
         given["token"] = token
     return ServiceConfig.from_environment(environment, **given)

@@ -112,12 +112,12 @@ def test_models_have_names_and_the_first_is_the_default(
         assert (status, answer["model"]) == (200, model)
 
 
-def test_the_token_comes_from_the_setting_and_the_environment_outranks_it(
+def test_the_token_comes_from_the_environment_and_the_setting_outranks_it(
     serve: Callable[..., Service], project: Callable[[str], None]
 ) -> None:
-    project("CAPTCHA_SERVICE_TOKEN = 'of-the-setting'")
-    of_setting = serve()
     of_environment = serve(CAPTCHA_SERVICE_TOKEN="of-the-environment")
+    project("CAPTCHA_SERVICE_TOKEN = 'of-the-setting'")
+    of_setting = serve(CAPTCHA_SERVICE_TOKEN="of-the-environment")
 
     for service, right, wrong in (
         (of_setting, "of-the-setting", "of-the-environment"),
