@@ -40,13 +40,13 @@ from scrapy_captcha.recognizer import softmax
 from scrapy_captcha.versions import write_version
 from trainer import corpus
 from trainer.conversion import exact_match, keras_logits
-from trainer.export import weights_file
 from trainer.loop import Labelled
 from trainer.rejections import GUESSES, Rejected
 from trainer.rounds import STEPS, STEPS_A_LABEL
 from trainer.sampling import weighted
 from trainer.student import BATCH, Student, task_of
 from trainer.transfer import from_base
+from trainer.weights import weights_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

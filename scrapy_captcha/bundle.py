@@ -18,6 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scrapy_captcha.durable import open_file
 from scrapy_captcha.errors import BundleError
 from scrapy_captcha.image import HEIGHT, PREPROCESSING, WIDTH
 
@@ -30,11 +31,16 @@ CURRENT = "CURRENT"
 MODEL = "model.tflite"
 WEIGHTS = "weights.keras"
 MAX_MANIFEST_BYTES = 1 << 20
+MAX_CURRENT_BYTES = 1 << 10
 MAX_FILE_BYTES = 64 << 20
 MAX_HEADS = 32
 MAX_CHARSET = 4096
+#: Each is read when the model is loaded, which takes a quarter of a second for the worst image.
+MAX_GOLDEN = 16
+TEMPERATURES = (0.01, 100.0)
 CASES = ("lower", "as-is")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -117,16 +123,22 @@ class Manifest:
             data["golden"] = tuple(_golden(entry) for entry in data["golden"])
             manifest = cls(**data)
             manifest._check()
-        except (KeyError, TypeError, ValueError, AttributeError) as e:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as e:
             if isinstance(e, BundleError):
                 raise
             raise BundleError(f"{MANIFEST} is malformed: {type(e).__name__}: {e}") from None
         return manifest
 
     def _check(self) -> None:
+        low, high = TEMPERATURES
         checks = {
-            f"a charset of 2 to {MAX_CHARSET} different characters": isinstance(self.charset, str)
+            "a name that is a file's name": isinstance(self.name, str)
+            and self.name == safe_name(self.name),
+            f"a charset of 2 to {MAX_CHARSET} different printable characters": isinstance(
+                self.charset, str
+            )
             and 2 <= len(self.charset) <= MAX_CHARSET
+            and self.charset.isprintable()
             and len(set(self.charset)) == len(self.charset),
             f"1 <= min_length <= length <= {MAX_HEADS}": type(self.length) is int
             and type(self.min_length) is int
@@ -135,8 +147,8 @@ class Manifest:
                 self.preprocessing == PREPROCESSING and self.input_size == (HEIGHT, WIDTH)
             ),
             f"case to be one of {CASES}": self.case in CASES,
-            "a temperature above 0": isinstance(self.temperature, int | float)
-            and 0 < self.temperature < 1e6,
+            f"a temperature of {low} to {high}": isinstance(self.temperature, int | float)
+            and low <= self.temperature <= high,
             "an architecture": isinstance(self.architecture, str) and bool(self.architecture),
             f"a file {MODEL}": MODEL in self.files,
             "file names without folders": all(NAME.fullmatch(name) for name in self.files),
@@ -144,6 +156,15 @@ class Manifest:
                 type(entry.bytes) is int and 0 <= entry.bytes <= MAX_FILE_BYTES
                 for entry in self.files.values()
             ),
+            "a sha256 of 64 hexadecimal digits for each file": all(
+                isinstance(entry.sha256, str) and _SHA256.fullmatch(entry.sha256)
+                for entry in self.files.values()
+            ),
+            "objects for accuracy, calibration and provenance": all(
+                isinstance(data, dict)
+                for data in (self.accuracy, self.calibration, self.provenance)
+            ),
+            f"at most {MAX_GOLDEN} golden images": len(self.golden) <= MAX_GOLDEN,
             "golden probabilities of one row a head and one column a class": all(
                 len(golden.probabilities) == self.length
                 and all(len(row) == self.classes for row in golden.probabilities)
@@ -152,7 +173,13 @@ class Manifest:
         }
         wrong = [expected for expected, holds in checks.items() if not holds]
         if wrong:
-            raise BundleError(f"bundle {self.name!r}: expected {'; '.join(wrong)}")
+            raise BundleError(f"bundle {str(self.name)[:100]!r}: expected {'; '.join(wrong)}")
+
+
+def safe_name(text: str) -> str:
+    """A name for a model that is also the name of a file, wherever it is written to."""
+    kept = "".join("_" if c in "/\\:" or not c.isprintable() else c for c in text[:100])
+    return kept or "model"
 
 
 def _golden(entry: dict[str, Any]) -> Golden:
@@ -185,16 +212,27 @@ class Bundle:
         if entry is None:
             raise BundleError(f"{self.folder} lists no file {name}")
         path = self.folder / name
-        try:
-            size = path.stat().st_size
-            if size != entry.bytes:
-                raise BundleError(f"expected {entry.bytes} bytes in {path}, got {size}")
-            data = path.read_bytes()
-        except OSError as e:
-            raise BundleError(f"cannot read {path}: {e}") from None
+        data = _content(path, MAX_FILE_BYTES, entry.bytes)
         if hashlib.sha256(data).hexdigest() != entry.sha256:
             raise BundleError(f"{path} does not have the sha256 that {MANIFEST} states")
         return data
+
+
+def _content(path: Path, most: int, exactly: int | None = None) -> bytes:
+    """What is in a file, its size checked before it is read; links are followed, to files alone.
+
+    :raises BundleError: when it is no file, or has another size
+    """
+    try:
+        with open_file(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if exactly is not None and size != exactly:
+                raise BundleError(f"expected {exactly} bytes in {path}, got {size}")
+            if size > most:
+                raise BundleError(f"{path} is larger than {most} bytes")
+            return file.read(size)
+    except OSError as e:
+        raise BundleError(f"cannot read {path}: {e}") from None
 
 
 def shipped_folder() -> Path:
@@ -229,18 +267,22 @@ def resolve(name_or_path: str | os.PathLike[str]) -> Path:
     """
     text = os.fspath(name_or_path)
     shipped = shipped_names()
-    folder = shipped_folder() / text if text in shipped else Path(text).expanduser()
-    if not folder.is_dir():
+    try:
+        folder = shipped_folder() / text if text in shipped else Path(text).expanduser()
+        there = folder.is_dir()
+    except (OSError, RuntimeError, ValueError) as e:  # too long, nobody's home, a zero byte
+        raise BundleError(f"no model {text[:200]!r}: {e}") from None
+    if not there:
+        what = "that is a file; " if folder.is_file() else ""
         raise BundleError(
-            f"no model {text!r}: expected one of {', '.join(shipped) or 'no shipped names'}, "
-            "or the folder of a bundle"
+            f"no model {text!r}: {what}expected one of {', '.join(shipped) or 'no shipped names'}, "
+            "or the folder of a bundle (other files are never loaded, and nothing is downloaded)"
         )
     if (folder / MANIFEST).is_file():
         return folder
-    try:
-        version = (folder / CURRENT).read_text(encoding="utf-8").strip()
-    except OSError:
-        raise BundleError(f"{folder} holds neither {MANIFEST} nor {CURRENT}") from None
+    if not (folder / CURRENT).is_file():
+        raise BundleError(f"{folder} holds neither {MANIFEST} nor {CURRENT}")
+    version = _content(folder / CURRENT, MAX_CURRENT_BYTES).decode(errors="replace").strip()
     if not NAME.fullmatch(version):
         raise BundleError(f"{folder / CURRENT} names {version!r}, which is not a version folder")
     return folder / version
@@ -254,10 +296,8 @@ def open_bundle(name_or_path: str | os.PathLike[str]) -> Bundle:
     folder = resolve(name_or_path)
     path = folder / MANIFEST
     try:
-        if path.stat().st_size > MAX_MANIFEST_BYTES:
-            raise BundleError(f"{path} is larger than {MAX_MANIFEST_BYTES} bytes")
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as e:
+        text = _content(path, MAX_MANIFEST_BYTES).decode()
+    except UnicodeDecodeError as e:
         raise BundleError(f"cannot read {path}: {e}") from None
     return Bundle(folder, Manifest.from_json(text))
 

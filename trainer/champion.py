@@ -8,6 +8,7 @@ import numpy as np
 
 from scrapy_captcha.bundle import MODEL, Bundle, is_bundle, open_bundle
 from scrapy_captcha.errors import BundleError
+from scrapy_captcha.graph import check_graph
 from scrapy_captcha.recognizer import decode_logits
 from trainer.conversion import litert_logits
 from trainer.finish import SEEN
@@ -39,10 +40,17 @@ def present(out: Path) -> Bundle | None:
         return None
     try:
         bundle = open_bundle(out)
-        bundle.read(MODEL)
+        _model(bundle)
     except BundleError:
         return None
     return bundle
+
+
+def _model(bundle: Bundle) -> bytes:
+    """A bundle's model file, checked before LiteRT gets it."""
+    content = bundle.read(MODEL)
+    check_graph(content, bundle.manifest.length, bundle.manifest.classes)
+    return content
 
 
 def readings(
@@ -59,7 +67,7 @@ def readings(
         ``None`` if it cannot read such texts.
     """
     length = manifest.length if manifest.length == manifest.min_length else None
-    logits = litert_logits(bundle.read(MODEL), images)
+    logits = litert_logits(_model(bundle), images)
     try:
         return [decode_logits(row, bundle.manifest, manifest.charset, length) for row in logits]
     except ValueError:

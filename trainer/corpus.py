@@ -28,6 +28,8 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp"})
 #: Images whose sha256 starts with a byte below this are held out: about one in ten.
 HOLDOUT_BYTE = 26
 MAX_HOLDOUT = 1000
+#: Images of a zip are held in memory, those of a folder are read when they are needed.
+MAX_ZIP_BYTES = 1 << 30
 #: How many names a message spells out before it counts the rest.
 NAMED = 5
 
@@ -221,17 +223,31 @@ def _from_zip(path: Path) -> Iterator[Sample]:
         raise DatasetError(f"no such folder or zip: {path}")
     try:
         with zipfile.ZipFile(path) as archive:
-            for entry in sorted(archive.infolist(), key=lambda entry: entry.filename):
+            entries = sorted(archive.infolist(), key=lambda entry: entry.filename)
+            if sum(min(entry.file_size, MAX_BYTES) for entry in entries) > MAX_ZIP_BYTES:
+                raise DatasetError(
+                    f"{path} holds more than {MAX_ZIP_BYTES >> 20} MB: unpack it into a folder"
+                )
+            for entry in entries:
                 inside = PurePosixPath(entry.filename)
                 if not _is_image(inside) or "__MACOSX" in inside.parts:
                     continue
-                try:
-                    data = archive.read(entry) if entry.file_size <= MAX_BYTES else b""
-                except Exception:  # noqa: BLE001 - each way to compress fails in its own way
-                    data = b""  # damaged, encrypted, or packed in a way that Python does not know
+                data = _from_entry(archive, entry)
                 yield _sample(f"{path}:{inside}", plain_label(inside.name), data)
     except (OSError, zipfile.BadZipFile) as e:
         raise DatasetError(f"expected a folder or a zip, {path} does not open: {e}") from None
+
+
+def _from_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    """The bytes of an image in a zip; none when it is too large or cannot be read."""
+    if entry.file_size > MAX_BYTES:
+        return b""
+    try:
+        with archive.open(entry) as file:
+            # a size is asked for, as it says how much of what follows is unpacked at once
+            return file.read(MAX_BYTES) + file.read(1)
+    except Exception:  # noqa: BLE001 - each way to compress fails in its own way
+        return b""  # damaged, encrypted, or packed in a way that Python does not know
 
 
 def plain_label(name: str) -> str:

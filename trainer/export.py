@@ -11,6 +11,7 @@ import numpy as np
 
 from scrapy_captcha.bundle import (
     MANIFEST,
+    MAX_GOLDEN,
     MAX_MANIFEST_BYTES,
     MODEL,
     WEIGHTS,
@@ -19,11 +20,13 @@ from scrapy_captcha.bundle import (
     open_bundle,
 )
 from scrapy_captcha.errors import BundleError
+from scrapy_captcha.graph import check_graph
 from scrapy_captcha.image import HEIGHT, WIDTH, prepare
 from scrapy_captcha.recognizer import decode_logits, softmax
 from scrapy_captcha.versions import write_version
 from trainer.conversion import convert, litert_logits
 from trainer.quiet import quiet
+from trainer.weights import load_weights, weights_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -119,8 +122,10 @@ def pack(
             f"length, got {model.output_shape[1:]}"
         )
     model = to_float32(model, manifest.architecture)
+    golden_images = golden_images[:MAX_GOLDEN]
     pixels = np.array([prepare(image) for image in golden_images]).reshape(-1, HEIGHT, WIDTH)
     converted = convert(model, manifest, pixels, shown)
+    check_graph(converted.content, manifest.length, manifest.classes)
     golden = tuple(
         Golden(
             image=image,
@@ -147,38 +152,6 @@ def pack(
     )
 
 
-def weights_file(model: keras.Model) -> bytes:
-    """The content of ``weights.keras``: architecture and float32 weights, without an optimizer.
-
-    Raises:
-        BundleError: when there is no room for a temporary copy.
-    """
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / WEIGHTS
-            model.save(path)
-            return path.read_bytes()
-    except OSError as e:
-        raise BundleError(f"cannot write to {tempfile.gettempdir()}: {e}") from None
-
-
-def load_weights(content: bytes) -> keras.Model:
-    """Load ``weights.keras``, whose size and sha256 `Bundle.read` has checked, in safe mode.
-
-    Raises:
-        BundleError: when Keras cannot load it.
-    """
-    import keras  # noqa: PLC0415
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / WEIGHTS
-        path.write_bytes(content)
-        try:
-            return keras.saving.load_model(path, compile=False, safe_mode=True)
-        except Exception as e:  # noqa: BLE001 - Keras raises many kinds for a file it cannot read
-            raise BundleError(f"Keras cannot load {WEIGHTS}: {str(e)[:300]}") from None
-
-
 def export(model: str, out: Path, format_: str) -> Path:
     """Take a model out of its bundle, its size and sha256 checked.
 
@@ -201,7 +174,7 @@ def export(model: str, out: Path, format_: str) -> Path:
     try:
         out.mkdir(parents=True, exist_ok=True)
         if format_ == "onnx":
-            _write_onnx(load_weights(bundle.read(WEIGHTS)), target)
+            _write_onnx(load_weights(bundle.read(WEIGHTS), bundle.manifest), target)
         else:
             target.write_bytes(bundle.read(WEIGHTS if format_ == "keras" else MODEL))
     except OSError as e:

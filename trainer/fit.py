@@ -6,7 +6,15 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from scrapy_captcha.bundle import MODEL, WEIGHTS, Bundle, Manifest, described, open_bundle
+from scrapy_captcha.bundle import (
+    MODEL,
+    WEIGHTS,
+    Bundle,
+    Manifest,
+    described,
+    open_bundle,
+    safe_name,
+)
 from scrapy_captcha.page import check_place
 from trainer import corpus
 from trainer.champion import judge, present, readings
@@ -234,7 +242,7 @@ def learn(
 def manifest_of(job: Job, made: dict[str, Any]) -> Manifest:
     """What can be said of the new version before it is measured."""
     return Manifest(
-        name=job.options.out.resolve().name,
+        name=safe_name(job.options.out.resolve().name),
         charset=job.task.charset,
         length=job.task.length,
         min_length=job.task.min_length,

@@ -112,6 +112,9 @@ def attentive(
 ) -> keras.Model:
     """A network of the default's kind.
 
+    All layers have names: Keras would count them, those of other networks as well, and the names
+    get into the model file, whose hash would differ.
+
     Args:
         steps: channels of 3x3 convolutions, and (rows, columns) of the pooling between them.
         name: of the Keras model.
@@ -123,12 +126,12 @@ def attentive(
     """
     normalization = FusedBatchNormalization if fused else layers.BatchNormalization
     image = x = layers.Input(INPUT_SHAPE, name="image")
-    for step in steps:
+    for i, step in enumerate(steps, 1):
         if isinstance(step, tuple):
-            x = layers.MaxPooling2D(step)(x)
+            x = layers.MaxPooling2D(step, name=f"pool_{i}")(x)
         else:
-            x = layers.Conv2D(step, 3, padding="same", use_bias=False)(x)
-            x = layers.ReLU()(normalization()(x))
+            x = layers.Conv2D(step, 3, padding="same", use_bias=False, name=f"convolution_{i}")(x)
+            x = layers.ReLU(name=f"relu_{i}")(normalization(name=f"normalization_{i}")(x))
     rows, columns, channels = x.shape[1:]
     positions = rows * columns
     features = layers.Reshape((positions, channels), name="features")(x)
@@ -139,8 +142,9 @@ def attentive(
         signs = layers.Dense(SIGNS, activation="relu", name="signs")(features)
         counted = layers.Dense(
             positions * heads, use_bias=False, kernel_initializer="zeros", name="count"
-        )(layers.Flatten()(signs))
-        maps = layers.Add()([maps, layers.Reshape((positions, heads))(counted)])
+        )(layers.Flatten(name="flat")(signs))
+        counted = layers.Reshape((positions, heads), name="counted")(counted)
+        maps = layers.Add(name="counting_maps")([maps, counted])
     maps = layers.Softmax(axis=1, dtype="float32", name="attention")(maps)
     seen = layers.Dot(axes=1, name="seen")([maps, features])
     context = layers.GlobalAveragePooling1D(keepdims=True, name="text")(seen)
@@ -164,16 +168,17 @@ def four_head_vgg(*, heads: int, classes: int, fused: bool = False) -> keras.Mod
     """
     image = x = layers.Input(INPUT_SHAPE, name="image")
     for channels in (64, 128, 256):
-        for _ in range(2):
-            x = layers.Conv2D(channels, 3, padding="same", activation="relu")(x)
-        x = layers.MaxPooling2D(2)(x)
-        x = layers.Dropout(0.25)(x)
+        for i in (1, 2):
+            name = f"convolution_{channels}_{i}"
+            x = layers.Conv2D(channels, 3, padding="same", activation="relu", name=name)(x)
+        x = layers.MaxPooling2D(2, name=f"pool_{channels}")(x)
+        x = layers.Dropout(0.25, name=f"dropout_{channels}")(x)
     x = layers.Flatten(name="features")(x)
-    x = layers.Dropout(0.5)(x)
+    x = layers.Dropout(0.5, name="dropout")(x)
     each = [
         layers.Dense(classes, dtype="float32", name=f"head_{head + 1}")(x) for head in range(heads)
     ]
-    joined = layers.Concatenate()(each) if heads > 1 else each[0]
+    joined = layers.Concatenate(name="heads")(each) if heads > 1 else each[0]
     logits = layers.Reshape((heads, classes), dtype="float32", name="logits")(joined)
     return keras.Model(image, logits, name="four_head_vgg")
 
@@ -184,6 +189,8 @@ ARCHITECTURES: dict[str, Callable[..., keras.Model]] = {
     "many_head_compact": many_head_compact,
     "four_head_vgg": four_head_vgg,
 }
+#: What a classifier sees, of the architectures with one for each head.
+HEAD_FEATURES = {"four_head_vgg": (HEIGHT // 8) * (WIDTH // 8) * 256}
 
 
 def build(architecture: str, *, heads: int, classes: int, fused: bool = False) -> keras.Model:

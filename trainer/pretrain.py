@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from scrapy_captcha.bundle import MODEL, Manifest, described, open_bundle
+from scrapy_captcha.bundle import MODEL, Manifest, described, open_bundle, safe_name
 from scrapy_captcha.errors import BundleError, CaptchaError, DatasetError
 from scrapy_captcha.image import prepare
 from trainer import networks, synthesis
@@ -88,7 +88,7 @@ class Plan:
     def manifest(self, name: str) -> Manifest:
         """What can be said of the bundle before it is measured."""
         return Manifest(
-            name=name,
+            name=safe_name(name),
             charset=self.charset,
             length=self.length[1],
             min_length=self.length[0],

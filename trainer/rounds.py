@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scrapy_captcha.bundle import MODEL, WEIGHTS, Manifest, open_bundle
+from scrapy_captcha.bundle import MODEL, WEIGHTS, Manifest, open_bundle, safe_name
 from scrapy_captcha.errors import CaptchaError, DatasetError
 from scrapy_captcha.recognizer import ANY_LENGTH, AUTO, FOUR, FOUR_LENGTH
 from trainer import corpus
@@ -257,7 +257,7 @@ class Rounds:
         shown = held or train_on.pick(few)
         network = student.network()
         manifest = Manifest(
-            name=request.out.resolve().name,
+            name=safe_name(request.out.resolve().name),
             charset=student.task.charset,
             length=student.task.length,
             min_length=student.task.min_length,

@@ -9,7 +9,7 @@ import numpy as np
 from scrapy_captcha.bundle import WEIGHTS
 from scrapy_captcha.errors import BundleError
 from trainer import networks
-from trainer.export import load_weights
+from trainer.weights import load_weights
 
 if TYPE_CHECKING:
     import keras
@@ -72,12 +72,7 @@ def from_base(base: Bundle, task: Task, architecture: str | None = None) -> kera
     """
     manifest = base.manifest
     architecture = architecture or manifest.architecture
-    model = load_weights(base.read(WEIGHTS))
-    if model.output_shape[1:] != (manifest.length, manifest.classes):
-        raise BundleError(
-            f"{base.folder / WEIGHTS}: expected logits of shape "
-            f"{(manifest.length, manifest.classes)}, got {model.output_shape[1:]}"
-        )
+    model = load_weights(base.read(WEIGHTS), manifest)
     same = (manifest.charset, manifest.length, manifest.min_length, manifest.architecture)
     if same == (task.charset, task.length, task.min_length, architecture):
         return model

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -9,6 +10,7 @@ from drawn_captchas import captcha, texts, write_folder
 
 from scrapy_captcha.dataset import Dataset
 from scrapy_captcha.errors import DatasetError
+from trainer import corpus
 from trainer.corpus import Task, check_labels, doubt, encode, gather, load
 
 
@@ -99,6 +101,36 @@ def test_too_little_to_learn_from_is_an_error(tmp_path, names, message):
         (tmp_path / f"{name}.png").write_bytes(captcha("ab", number))
     with pytest.raises(DatasetError, match=message):
         load([tmp_path], "lower")
+
+
+def test_a_zip_that_says_it_unpacks_to_less_is_not_unpacked_further(tmp_path):
+    path = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("abcd.png", bytes(100 << 20))
+    data = bytearray(path.read_bytes())
+    for header, field in ((b"PK\3\4", 22), (b"PK\1\2", 24)):
+        at = data.index(header) + field
+        data[at : at + 4] = (1000).to_bytes(4, "little")
+    path.write_bytes(data)
+    tracemalloc.start()
+    try:
+        (sample,) = gather([path])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert sample.origin == b""
+    assert peak < 10 << 20
+
+
+def test_a_zip_of_gigabytes_is_to_be_unpacked_by_its_owner(tmp_path, monkeypatch):
+    path = tmp_path / "site.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number in range(5):
+            archive.writestr(f"abc{number}.png", bytes(1 << 20))
+    assert len(gather([path])) == 5
+    monkeypatch.setattr(corpus, "MAX_ZIP_BYTES", 4 << 20)
+    with pytest.raises(DatasetError, match="more than 4 MB: unpack it into a folder"):
+        gather([path])
 
 
 def test_a_path_that_is_neither_folder_nor_zip_is_an_error(tmp_path):

@@ -18,8 +18,9 @@ from trainer import conversion, export, networks  # noqa: E402
 from trainer.__main__ import main  # noqa: E402
 from trainer.conversion import check_conversion, keras_logits, to_tflite  # noqa: E402
 from trainer.corpus import Corpus, Sample, Task  # noqa: E402
-from trainer.export import load_weights, pack, to_float32, weights_file  # noqa: E402
+from trainer.export import pack, to_float32  # noqa: E402
 from trainer.transfer import _class_map, faster, fresh, from_base  # noqa: E402
+from trainer.weights import load_weights, weights_file  # noqa: E402
 
 TASK = Task("abcdef", 3, 3, "lower")
 MANIFEST = Manifest("test", TASK.charset, TASK.length, TASK.min_length, "four_head_compact")
@@ -50,7 +51,7 @@ def test_a_written_bundle_passes_its_golden_check_and_says_what_keras_says(bundl
     assert (manifest.classes, manifest.length, manifest.temperature) == (6, 3, 1.5)
     assert manifest.case == "lower"
     assert len(manifest.golden) == 2
-    model = load_weights(open_bundle(bundle).read(WEIGHTS))
+    model = load_weights(open_bundle(bundle).read(WEIGHTS), manifest)
     pixels = noise(5).astype(np.float32)
     ours = np.stack([recognizer.logits(image) for image in pixels])
     assert ours == pytest.approx(keras_logits(model, pixels), abs=0.05)
@@ -155,9 +156,9 @@ def test_code_in_a_weights_file_is_not_run(tmp_path):
     image = keras.Input((32, 90, 1))
     evil = keras.Model(image, keras.layers.Lambda(lambda x: x + 1)(image))
     with pytest.raises(BundleError, match=f"cannot load {WEIGHTS}"):
-        load_weights(weights_file(evil))
+        load_weights(weights_file(evil), MANIFEST)
     with pytest.raises(BundleError, match=f"cannot load {WEIGHTS}"):
-        load_weights(b"not a keras file")
+        load_weights(b"not a keras file", MANIFEST)
 
 
 def test_a_charset_that_does_not_fit_the_network_is_refused(tmp_path):
@@ -169,7 +170,7 @@ def test_a_charset_that_does_not_fit_the_network_is_refused(tmp_path):
 def test_the_same_task_keeps_all_of_the_base_and_another_charset_the_known_characters(bundle):
     base = open_bundle(bundle)
     same = from_base(base, TASK)
-    stored = load_weights(base.read(WEIGHTS))
+    stored = load_weights(base.read(WEIGHTS), base.manifest)
     assert keras_logits(same, noise(2)) == pytest.approx(keras_logits(stored, noise(2)))
     other = from_base(base, Task("fxa", 3, 3, "lower"))
     found, known = keras_logits(other, noise(2)), keras_logits(stored, noise(2))
@@ -178,7 +179,7 @@ def test_the_same_task_keeps_all_of_the_base_and_another_charset_the_known_chara
 
 def test_a_letter_starts_from_the_other_case_where_the_base_lacks_its_own(bundle, tmp_path):
     base = open_bundle(bundle)
-    known = keras_logits(load_weights(base.read(WEIGHTS)), noise(2))
+    known = keras_logits(load_weights(base.read(WEIGHTS), base.manifest), noise(2))
     both = from_base(base, Task("abAB0", 3, 3, "as-is"))
     found = keras_logits(both, noise(2))
     assert found[..., :4] == pytest.approx(known[..., [0, 1, 0, 1]], abs=1e-5)
@@ -261,7 +262,8 @@ def test_an_exported_onnx_file_says_what_keras_says(tmp_path, architecture):
     assert (entry.name, entry.shape) == ("image", [1, 32, 90, 1])
     pixels = noise(3).astype(np.float32)
     ours = [session.run(None, {"image": image[None, ..., None]})[0][0] for image in pixels]
-    model = load_weights(open_bundle(tmp_path / "test").read(WEIGHTS))
+    stored = open_bundle(tmp_path / "test")
+    model = load_weights(stored.read(WEIGHTS), stored.manifest)
     assert np.stack(ours) == pytest.approx(keras_logits(model, pixels), abs=1e-4)
 
 

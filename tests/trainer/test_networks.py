@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import string
 from dataclasses import replace
 from itertools import pairwise
 
@@ -8,10 +9,11 @@ import pytest
 
 keras = pytest.importorskip("keras")
 
+from scrapy_captcha.bundle import Manifest  # noqa: E402
 from scrapy_captcha.errors import BundleError  # noqa: E402
 from trainer import arguments, batches, drawing, networks, pretrain  # noqa: E402
 from trainer.conversion import litert_logits, to_tflite  # noqa: E402
-from trainer.export import load_weights, weights_file  # noqa: E402
+from trainer.weights import load_weights, weights_file  # noqa: E402
 
 
 def pictures(count, seed=0):
@@ -100,9 +102,11 @@ def test_both_normalizations_keep_the_same_moving_statistics():
         np.testing.assert_allclose(one, other, rtol=2e-2, atol=1e-4)
 
 
-def test_stored_weights_load_in_safe_mode_without_custom_layers():
-    model = networks.build("four_head_compact", heads=4, classes=36)
-    loaded = load_weights(weights_file(model))
+@pytest.mark.parametrize("architecture", networks.ARCHITECTURES)
+def test_stored_weights_load_without_custom_layers(architecture):
+    model = networks.build(architecture, heads=4, classes=36)
+    charset = string.digits + string.ascii_lowercase
+    loaded = load_weights(weights_file(model), Manifest("test", charset, 4, 4, architecture))
     images = pictures(2)
     np.testing.assert_allclose(loaded(images), model(images), atol=1e-5)
     assert all(type(layer).__module__.startswith("keras.") for layer in loaded.layers)

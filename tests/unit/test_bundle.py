@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from scrapy_captcha.bundle import (
     CURRENT,
     MANIFEST,
     MAX_FILE_BYTES,
+    MAX_GOLDEN,
     MAX_MANIFEST_BYTES,
     MODEL,
     WEIGHTS,
@@ -22,6 +24,7 @@ from scrapy_captcha.bundle import (
     is_bundle,
     open_bundle,
     resolve,
+    safe_name,
     shipped_names,
 )
 from scrapy_captcha.errors import BundleError
@@ -144,10 +147,10 @@ def test_a_manifest_cannot_name_files_elsewhere(out: Path, name: str) -> None:
         (lambda d: d.update(length=True), "1 <= min_length"),
         (lambda d: d.update(case="upper"), "case to be one of"),
         (lambda d: d.update(case=["lower"]), "malformed|case to be one of"),
-        (lambda d: d.update(temperature=0), "a temperature above 0"),
-        (lambda d: d.update(temperature=-1), "a temperature above 0"),
-        (lambda d: d.update(temperature=float("nan")), "a temperature above 0"),
-        (lambda d: d.update(temperature="1"), "a temperature above 0"),
+        (lambda d: d.update(temperature=0), "a temperature of 0.01 to 100"),
+        (lambda d: d.update(temperature=-1), "a temperature of 0.01 to 100"),
+        (lambda d: d.update(temperature=float("nan")), "a temperature of 0.01 to 100"),
+        (lambda d: d.update(temperature="1"), "a temperature of 0.01 to 100"),
         (lambda d: d.update(architecture=""), "an architecture"),
         (lambda d: d["files"].pop(MODEL), "a file model.tflite"),
         (lambda d: d["files"][MODEL].update(bytes=MAX_FILE_BYTES + 1), "files of at most"),
@@ -161,6 +164,23 @@ def test_a_manifest_cannot_name_files_elsewhere(out: Path, name: str) -> None:
         (lambda d: d["golden"][0].update(probabilities=[[1.0]]), "golden probabilities"),
         (lambda d: d["golden"][0].update(probabilities=[["x", 1], [0, 1]]), "malformed"),
         (lambda d: d["golden"][0].pop("text"), "malformed"),
+        (lambda d: d["golden"][0].update(probabilities=[[10**400, 0], [0, 1]]), "malformed"),
+        (lambda d: d["golden"].extend(d["golden"] * MAX_GOLDEN), "at most 16 golden images"),
+        (lambda d: d.update(temperature=1e-300), "a temperature of 0.01 to 100"),
+        (lambda d: d.update(temperature=10**400), "a temperature of 0.01 to 100"),
+        (lambda d: d.update(charset="a\ud800"), "printable characters"),
+        (lambda d: d.update(charset="a\n"), "printable characters"),
+        (lambda d: d.update(charset="a\0"), "printable characters"),
+        (lambda d: d.update(name="../../evil"), "a file's name"),
+        (lambda d: d.update(name="C:evil"), "a file's name"),
+        (lambda d: d.update(name=""), "a file's name"),
+        (lambda d: d.update(name=["x"]), "a file's name"),
+        (lambda d: d.update(name="x" * 101), "a file's name"),
+        (lambda d: d["files"][MODEL].update(sha256=5), "a sha256"),
+        (lambda d: d["files"][MODEL].update(sha256="../../evil"), "a sha256"),
+        (lambda d: d.update(accuracy=[1]), "objects for accuracy"),
+        (lambda d: d.update(calibration="n"), "objects for accuracy"),
+        (lambda d: d.update(provenance=None), "objects for accuracy"),
     ],
 )
 def test_a_manifest_that_makes_no_sense_is_refused(out: Path, change: Any, complaint: str) -> None:
@@ -183,29 +203,47 @@ def test_a_manifest_in_another_encoding_is_refused(out: Path) -> None:
         open_bundle(out)
 
 
-def test_a_huge_manifest_is_not_read(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", [MANIFEST, MODEL, CURRENT])
+def test_a_file_of_a_terabyte_is_not_read(out: Path, name: str) -> None:
     version = write_version(out, manifest(), FILES)
-    with (version / MANIFEST).open("ab") as file:
-        file.truncate(MAX_MANIFEST_BYTES + 1)
-    monkeypatch.setattr(type(out), "read_text", _only(type(out).read_text, CURRENT))
-    with pytest.raises(BundleError, match="is larger than"):
-        open_bundle(out)
-
-
-def _only(read: Any, name: str) -> Any:
-    def checked(path: Path, *args: Any, **kwargs: Any) -> Any:
-        assert path.name == name
-        return read(path, *args, **kwargs)
-
-    return checked
-
-
-def test_a_huge_file_is_not_read(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    version = write_version(out, manifest(), FILES)
-    with (version / MODEL).open("ab") as file:
+    with ((out if name == CURRENT else version) / name).open("ab") as file:
         file.truncate(1 << 40)
-    monkeypatch.setattr(type(out), "read_bytes", _only(type(out).read_bytes, "nothing"))
-    with pytest.raises(BundleError, match="expected 5 bytes"):
+    with pytest.raises(BundleError, match=r"is larger than|expected 5 bytes"):
+        open_bundle(out).read(MODEL)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+@pytest.mark.parametrize("name", [MANIFEST, MODEL, CURRENT])
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "loop", "nothing"])
+def test_what_is_no_file_keeps_nobody_waiting(out: Path, name: str, kind: str) -> None:
+    version = write_version(out, manifest(), {**FILES, "empty": b""})
+    path = (out if name == CURRENT else version) / name
+    path.unlink()
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "device":
+            path.symlink_to("/dev/zero")
+        case "folder":
+            path.mkdir()
+        case "loop":
+            path.symlink_to(path)
+        case "nothing":
+            path.symlink_to(out / "gone")
+    with pytest.raises(BundleError, match=r"cannot read|holds neither"):
+        open_bundle(out).read(MODEL)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a right there")
+def test_a_link_to_the_very_file_is_as_good_as_the_file(out: Path) -> None:
+    """As some installers make them; a link to any other file fails its sha256."""
+    version = write_version(out, manifest(), FILES)
+    elsewhere = out.parent / "elsewhere"
+    (version / MODEL).rename(elsewhere)
+    (version / MODEL).symlink_to(elsewhere)
+    assert open_bundle(out).read(MODEL) == b"model"
+    elsewhere.write_bytes(b"modem")
+    with pytest.raises(BundleError, match="sha256"):
         open_bundle(out).read(MODEL)
 
 
@@ -234,6 +272,48 @@ def test_a_folder_is_a_bundle_once_it_has_a_current_version(out: Path) -> None:
     assert is_bundle(version)
     (out / CURRENT).unlink()  # as if the first write had been killed before its last step
     assert not is_bundle(out)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "hf://somebody/model",
+        "https://models.example/alnum4",
+        "s3://bucket/model",
+        "~nobody-of-that-name/model",
+        "a\0b",
+        "x" * 5000,
+        "",
+    ],
+)
+def test_nothing_is_downloaded_and_a_strange_name_is_said(name: str) -> None:
+    with pytest.raises(BundleError):
+        resolve(name)
+
+
+@pytest.mark.parametrize("name", ["model.h5", "model.keras", "model.pkl", "model.tflite", "m.zip"])
+def test_a_file_is_never_loaded(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"cos\nsystem\n(S'touch evil'\ntR.")
+    with pytest.raises(BundleError, match=r"that is a file; .*files are never loaded"):
+        resolve(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_current_version_in_no_encoding_is_refused(out: Path) -> None:
+    write_version(out, manifest(), FILES)
+    (out / CURRENT).write_bytes(b"\xff\xfe\0")
+    with pytest.raises(BundleError, match="which is not a version folder"):
+        resolve(out)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("models", "models"), ("a/b\\c:d\n", "a_b_c_d_"), ("", "model"), ("模型", "模型")],
+)
+def test_a_folder_of_any_name_gives_a_model_its_name(text: str, name: str, out: Path) -> None:
+    assert safe_name(text) == name
+    assert safe_name(safe_name(text)) == name
+    write_version(out, manifest(name=safe_name(text)), FILES)
 
 
 def test_what_is_no_bundle_is_refused(tmp_path: Path) -> None:

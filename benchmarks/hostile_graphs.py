@@ -1,0 +1,256 @@
+"""LiteRT model files that ask for too much: a good one goes in, a bad one comes out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FLOAT, INTEGER, STRING = (
+    schema.TensorType.FLOAT32,
+    schema.TensorType.INT32,
+    schema.TensorType.STRING,
+)
+#: More than a computer has: the sides of a square of ten gigabytes.
+SIDE = 50_000
+
+
+class Graph:
+    """A model file taken apart."""
+
+    def __init__(self, content: bytes) -> None:
+        self.model = schema.ModelT.InitFromPackedBuf(content, 0)
+        self.main = self.model.subgraphs[0]
+        self.entry = int(self.main.inputs[0])
+        self.exit = int(self.main.outputs[0])
+
+    def content(self) -> bytes:
+        builder = flatbuffers.Builder(1 << 20)
+        builder.Finish(self.model.Pack(builder), b"TFL3")
+        return bytes(builder.Output())
+
+    def tensor(self, shape: list[int], kind: int = FLOAT, data: bytes | None = None) -> int:
+        """Add a tensor; its number."""
+        buffer = schema.BufferT()
+        buffer.data = None if data is None else np.frombuffer(data, np.uint8)
+        self.model.buffers.append(buffer)
+        tensor = schema.TensorT()
+        tensor.shape, tensor.type, tensor.name = np.array(shape, np.int32), kind, b"evil"
+        tensor.buffer = len(self.model.buffers) - 1
+        self.main.tensors.append(tensor)
+        return len(self.main.tensors) - 1
+
+    def zeros(self, shape: list[int]) -> int:
+        return self.tensor(shape, data=bytes(4 * int(np.prod(shape))))
+
+    def integers(self, *numbers: int) -> int:
+        return self.tensor([len(numbers)], INTEGER, np.array(numbers, np.int32).tobytes())
+
+    def add(
+        self, name: str, inputs: list[int], output: int, *, at: int | None = 0, **options: Any
+    ) -> None:
+        """Add an operator, at the beginning if nothing else is said."""
+        code = schema.OperatorCodeT()
+        code.builtinCode = getattr(schema.BuiltinOperator, name)
+        code.deprecatedBuiltinCode, code.version = min(code.builtinCode, 127), 1
+        code.customCode = options.pop("custom", None)
+        self.model.operatorCodes.append(code)
+        operator = schema.OperatorT()
+        operator.opcodeIndex = len(self.model.operatorCodes) - 1
+        operator.inputs = np.array(inputs, np.int32)
+        operator.outputs = np.array([output], np.int32)
+        kind = options.pop("options", None)
+        if kind is not None:
+            operator.builtinOptionsType = getattr(schema.BuiltinOptions, kind)
+            operator.builtinOptions = getattr(schema, f"{kind}T")()
+            for key, value in options.items():
+                setattr(operator.builtinOptions, key, value)
+        place = len(self.main.operators) if at is None else at
+        self.main.operators.insert(place, operator)
+
+    def reroute(self, old: int, new: int) -> None:
+        """Have all that takes one tensor take another."""
+        for operator in self.main.operators:
+            operator.inputs = np.array([new if i == old else i for i in operator.inputs], np.int32)
+
+
+GRAPHS: dict[str, Callable[[bytes], bytes]] = {}
+
+
+def evil(name: str) -> Callable[[Callable[[Graph], None]], Callable[[Graph], None]]:
+    """Register a change to a graph."""
+
+    def register(change: Callable[[Graph], None]) -> Callable[[Graph], None]:
+        def made(content: bytes) -> bytes:
+            graph = Graph(content)
+            change(graph)
+            return graph.content()
+
+        GRAPHS[name] = made
+        return change
+
+    return register
+
+
+@evil("a declared tensor of 640 GB")
+def _declared(graph: Graph) -> None:
+    middle = int(graph.main.operators[0].outputs[0])
+    graph.main.tensors[middle].shape = np.array([1, 100_000, 100_000, 16], np.int32)
+
+
+@evil("a tensor of 40 GB that nobody uses")
+def _unused(graph: Graph) -> None:
+    graph.tensor([100_000, 100_000])
+
+
+@evil("a variable of 40 GB")
+def _variable(graph: Graph) -> None:
+    graph.main.tensors[graph.tensor([100_000, 100_000])].isVariable = True
+
+
+@evil("a constant of 40 GB in four bytes")
+def _constant(graph: Graph) -> None:
+    graph.tensor([100_000, 100_000], data=b"evil")
+
+
+@evil("filled to 10 GB")
+def _filled(graph: Graph) -> None:
+    size, value = graph.integers(SIDE, SIDE), graph.zeros([])
+    graph.add("FILL", [size, value], graph.tensor([SIDE, SIDE]), options="FillOptions")
+
+
+@evil("a column and a row added to 10 GB, undeclared")
+def _added(graph: Graph) -> None:
+    column, row = graph.zeros([SIDE, 1]), graph.zeros([1, SIDE])
+    graph.add("ADD", [column, row], graph.tensor([2]), options="AddOptions")
+
+
+@evil("the image multiplied to a gigabyte and averaged")
+def _multiplied(graph: Graph) -> None:
+    many, big = graph.zeros([100_000, 1, 1, 1]), graph.tensor([1, 32, 90, 1])
+    image, axis = graph.tensor([1, 32, 90, 1]), graph.integers(0)
+    graph.reroute(graph.entry, image)
+    graph.add("MEAN", [big, axis], image, options="ReducerOptions", keepDims=True)
+    graph.add("ADD", [graph.entry, many], big, options="AddOptions")
+
+
+@evil("a product of 10 GB")
+def _product(graph: Graph) -> None:
+    column, row = graph.zeros([SIDE, 1]), graph.zeros([1, SIDE])
+    graph.add("BATCH_MATMUL", [column, row], graph.tensor([2]), options="BatchMatMulOptions")
+
+
+@evil("a batch of 30,000")
+def _batch(graph: Graph) -> None:
+    graph.main.tensors[graph.entry].shape = np.array([30_000, 32, 90, 1], np.int32)
+
+
+@evil("a loop without end")
+def _loop(graph: Graph) -> None:
+    for name in (b"condition", b"body"):
+        part = schema.SubGraphT()
+        flag = schema.TensorT()
+        flag.shape, flag.type, flag.name = np.array([1], np.int32), schema.TensorType.BOOL, b"go"
+        part.name, part.tensors, part.operators = name, [flag], []
+        part.inputs = part.outputs = np.array([0], np.int32)
+        graph.model.subgraphs.append(part)
+    go = graph.tensor([1], schema.TensorType.BOOL, b"\1")
+    gone = graph.tensor([1], schema.TensorType.BOOL)
+    graph.add("WHILE", [go], gone, options="WhileOptions", condSubgraphIndex=1, bodySubgraphIndex=2)
+
+
+@evil("20,000 operators")
+def _operators(graph: Graph) -> None:
+    made = graph.tensor([1, 32, 90, 1])
+    graph.add("ADD", [graph.entry, graph.entry], made, options="AddOptions")
+    graph.main.operators[0:0] = graph.main.operators[:1] * 20_000
+
+
+@evil("hours of convolutions")
+def _slow(graph: Graph) -> None:
+    kernel, image = graph.zeros([256, 31, 31, 1]), graph.entry
+    wide = graph.zeros([1, 31, 31, 256])
+    for at in range(0, 80, 2):
+        middle, after = graph.tensor([1, 32, 90, 256]), graph.tensor([1, 32, 90, 1])
+        size = {"strideW": 1, "strideH": 1, "options": "Conv2DOptions"}
+        graph.add("CONV_2D", [image, kernel], middle, at=at, **size)
+        graph.add("CONV_2D", [middle, wide], after, at=at + 1, **size)
+        image = after
+
+
+@evil("a file read by TensorFlow")
+def _file(graph: Graph) -> None:
+    name, made = graph.tensor([1], STRING, b"/etc/passwd"), graph.tensor([1], STRING)
+    graph.add("CUSTOM", [name], made, custom=b"FlexReadFile")
+
+
+@evil("an operator of its own")
+def _custom(graph: Graph) -> None:
+    graph.add("CUSTOM", [graph.entry], graph.tensor([1]), custom=b"evil")
+
+
+@evil("an index far outside")
+def _index(graph: Graph) -> None:
+    graph.add(
+        "GATHER",
+        [graph.entry, graph.integers(1 << 30)],
+        graph.tensor([1]),
+        options="GatherOptions",
+    )
+
+
+@evil("axes far outside")
+def _axes(graph: Graph) -> None:
+    order = graph.integers(9, -9, 3, 70_000)
+    made = graph.tensor([1, 32, 90, 1])
+    graph.add("TRANSPOSE", [graph.entry, order], made, options="TransposeOptions")
+
+
+@evil("a step of zero")
+def _step(graph: Graph) -> None:
+    for operator in graph.main.operators:
+        if hasattr(operator.builtinOptions, "strideW"):
+            operator.builtinOptions.strideW = 0
+
+
+@evil("a window of 2^31")
+def _window(graph: Graph) -> None:
+    for operator in graph.main.operators:
+        if hasattr(operator.builtinOptions, "filterWidth"):
+            operator.builtinOptions.filterWidth = operator.builtinOptions.filterHeight = 2**31 - 1
+
+
+@evil("an operator that feeds itself")
+def _itself(graph: Graph) -> None:
+    operator = graph.main.operators[3]
+    operator.inputs = np.array([operator.outputs[0], *operator.inputs[1:]], np.int32)
+
+
+@evil("logits that are whole numbers")
+def _integers(graph: Graph) -> None:
+    made = graph.tensor([1, 4, 36], schema.TensorType.INT64)
+    graph.add("CAST", [graph.exit], made, at=None, options="CastOptions")
+    graph.main.outputs = np.array([made], np.int32)
+
+
+@evil("logits that are no numbers")
+def _nothing(graph: Graph) -> None:
+    made, addend = graph.tensor([1, 4, 36]), np.full(36, np.nan, np.float32).tobytes()
+    addends = graph.tensor([36], data=addend)
+    graph.add("ADD", [graph.exit, addends], made, at=None, options="AddOptions")
+    graph.main.outputs = np.array([made], np.int32)
+
+
+@evil("a tensor with another number than there are")
+def _number(graph: Graph) -> None:
+    graph.main.operators[2].inputs = np.array([1 << 20, -7, 3], np.int32)
+
+
+@evil("no operators")
+def _empty(graph: Graph) -> None:
+    graph.main.operators = []
