@@ -33,6 +33,10 @@ CAPTCHA_SITES = {
 # one ("alnum4"), or the folder of one that you trained.
 CAPTCHA_MODEL = "auto"
 
+# What the service is shown when the model is the URL of one ("http://127.0.0.1:8090", which
+# `scrapy captcha serve` starts). None takes the environment variable of the same name.
+CAPTCHA_SERVICE_TOKEN = None
+
 # Where each answer that the site judged is kept, as an image with its label, for training. None
 # keeps nothing.
 CAPTCHA_DATASET = "captchas"

@@ -13,6 +13,7 @@ from PIL import Image
 from sites import Answer, Gate, Seen, Session, as_json, redirect
 
 from scrapy_captcha.attempts import REJECTED
+from scrapy_captcha.bundle import open_bundle
 from scrapy_captcha.dataset import Dataset
 
 if TYPE_CHECKING:
@@ -298,10 +299,19 @@ def test_below_the_threshold_a_new_image_is_fetched_but_not_for_ever(
 
 
 class Easy(Gate):
-    """Every page behind a captcha of its own that nobody can read, and every answer is right."""
+    """Every page behind a captcha of its own, and every answer is right.
+
+    :ivar plain: so many of them can be read; nobody can read the others
+    """
+
+    plain = 0
 
     def new_image(self, session: Session) -> bytes:
         super().new_image(session)
+        if self._images <= self.plain:
+            golden = open_bundle("alnum4").manifest.golden
+            session.images[-1] = golden[self._images % len(golden)].image
+            return session.images[-1]
         pixels = random.Random(self._images).randbytes(90 * 32)
         file = io.BytesIO()
         Image.frombytes("L", (90, 32), pixels).save(file, "PNG")
@@ -317,13 +327,23 @@ def test_unlikely_readings_are_passed_over_where_the_site_accepts_most_answers(
     crawl: Callable[..., Crawl],
 ) -> None:
     with Easy(every=1) as site:
-        result = crawl(site, 24, CONCURRENT_REQUESTS=1)
+        site.plain = 20
+        result = crawl(site, 24, {"length": 4}, CONCURRENT_REQUESTS=1)
     assert len(result.items) == 24
     assert "skipped" not in verdicts(result)[:20]
     assert set(verdicts(result)[20:]) == {"skipped", "accepted"}
     assert result.captcha["accepted"] == 24
     runs = "".join("s" if each == "skipped" else " " for each in verdicts(result)).split()
     assert max(map(len, runs)) == 2  # then the third is submitted whatever it is
+
+
+def test_none_is_passed_over_where_the_site_accepts_what_the_reader_is_unsure_of(
+    crawl: Callable[..., Crawl],
+) -> None:
+    """Its confidence is too low, then."""
+    with Easy(every=1) as site:
+        result = crawl(site, 30, CONCURRENT_REQUESTS=1)
+    assert verdicts(result) == ["accepted"] * 30
 
 
 def test_with_a_threshold_of_zero_none_is_passed_over(crawl: Callable[..., Crawl]) -> None:
