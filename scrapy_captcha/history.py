@@ -17,7 +17,7 @@ import numpy as np
 from scrapy_captcha.answers import Answers, read_answers
 from scrapy_captcha.attempts import ATTEMPTS_FOLDER, explained
 from scrapy_captcha.drift import WINDOW, Drift
-from scrapy_captcha.durable import names_in, read_file
+from scrapy_captcha.durable import names_in, read_file, read_file
 from scrapy_captcha.errors import DatasetError
 from scrapy_captcha.image import MAX_BYTES
 from scrapy_captcha.intervals import wilson
@@ -219,7 +219,7 @@ def _uses(answers: Answers, bundle: Path) -> Iterator[ModelUse]:
     # a version's folder is named by its time and the first digits of its hash
     versions = {name[-8:]: name for name in names_in(bundle) if name[-9:-8] == "-"}
     try:
-        current = (bundle / "CURRENT").read_text(encoding="utf-8", errors="replace").split()[:1]
+        current = read_file(bundle / "CURRENT", 1024).decode(errors="replace").split()[:1]
     except OSError:
         current = []
     for index, model in enumerate(answers.names):

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from scrapy_captcha.bundle import CURRENT, MANIFEST, MODEL, described, open_bundle
-from scrapy_captcha.durable import STALE_SECONDS, sync_folder, unique_name, writer_gone
+from scrapy_captcha.durable import STALE_SECONDS, read_file, sync_folder, unique_name, writer_gone
 from scrapy_captcha.errors import BundleError
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ DROPPED = "DROPPED"
 REPORT = "report.html"
 #: How many versions that were ever current are kept, the current one included.
 KEPT = 3
+#: Of a file that names versions, thousands at most.
+MAX_POINTER_BYTES = 1 << 16
 _UNFINISHED = re.compile(r"\.(?:unfinished|CURRENT|PREVIOUS|DROPPED)-(?P<writer>.+)")
 _VERSION = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}")
 
@@ -230,7 +232,7 @@ def _listed(out: Path) -> list[str]:
 
 def _names(path: Path) -> Iterator[str]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_file(path, MAX_POINTER_BYTES).decode()
     except (OSError, UnicodeDecodeError):
         return
     yield from (name for name in text.split() if _VERSION.fullmatch(name))

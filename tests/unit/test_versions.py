@@ -14,6 +14,7 @@ from scrapy_captcha.bundle import CURRENT, MODEL, WEIGHTS, Manifest, is_bundle, 
 from scrapy_captcha.durable import unique_name
 from scrapy_captcha.errors import BundleError
 from scrapy_captcha.versions import (
+    DROPPED,
     PREVIOUS,
     challengers,
     check_place,
@@ -283,3 +284,26 @@ def test_a_promotion_killed_between_its_steps_can_be_repeated_and_gone_back_from
     promote(out, challenger)
     assert previous(out) == [champion]
     assert roll_back(out) == out / champion
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+@pytest.mark.parametrize("kind", ["pipe", "device", "terabyte", "bytes"])
+def test_whatever_is_in_the_place_of_a_list_of_versions_keeps_nobody_waiting(
+    out: Path, kind: str
+) -> None:
+    write(out, b"one")
+    for name in (CURRENT, PREVIOUS, DROPPED):
+        (out / name).unlink(missing_ok=True)
+        match kind:
+            case "pipe":
+                os.mkfifo(out / name)
+            case "device":
+                (out / name).symlink_to("/dev/zero")
+            case "terabyte":
+                (out / name).touch()
+                os.truncate(out / name, 1 << 40)
+            case "bytes":
+                (out / name).write_bytes(b"\xff\xfe")
+    assert current(out) is None
+    assert previous(out) == []
+    assert len(challengers(out)) == 1
