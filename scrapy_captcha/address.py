@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
 from scrapy.utils.httpobj import urlparse_cached
+from scrapy.utils.url import strip_url
 from w3lib.url import safe_url_string
 
 from scrapy_captcha.errors import AttemptFailed
+from scrapy_captcha.patterns import PatternTimeout
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from scrapy import Request
     from scrapy.http import Response
 
@@ -44,7 +44,7 @@ def same_page(url: str, other: str) -> bool:
     return (origin(url), a.path or "/", a.query) == (origin(other), b.path or "/", b.query)
 
 
-def check_allowed(url: str, page_url: str, what: str, hosts: Collection[str] = ()) -> None:
+def check_allowed(url: str, page_url: str, what: str, hosts: frozenset[str] = frozenset()) -> None:
     """Refuse any URL but http(s) on the page's own host and port, or on one of ``hosts``.
 
     An upgrade to https on the default ports is allowed.
@@ -53,18 +53,39 @@ def check_allowed(url: str, page_url: str, what: str, hosts: Collection[str] = (
     :raises AttemptFailed: ``<what>_scheme`` or ``<what>_host``
     """
     try:
-        scheme, host, port = origin(url)
-        parts = urlsplit(url)
+        sent = safe_url_string(url)  # as a request will have it
+        scheme, host, port = origin(sent)
+        names_user = "@" in urlsplit(sent).netloc
     except ValueError:
         raise AttemptFailed(f"{what}_host", f"not a URL: {url[:200]!r}", final=True) from None
     page_scheme, page_host, page_port = origin(page_url)
     if scheme not in _PORTS or (page_scheme == "https" and scheme == "http"):
-        raise AttemptFailed(f"{what}_scheme", f"{url[:200]} from {page_url}", final=True)
+        raise AttemptFailed(f"{what}_scheme", f"{url[:200]!r} from {page_url}", final=True)
     upgrade = (page_scheme, page_port, scheme, port) == ("http", 80, "https", 443)
     same = host == page_host and (port == page_port or upgrade)
-    listed = host in hosts or f"{host}:{port}" in hosts
-    if "@" in parts.netloc or not (same or listed):
-        raise AttemptFailed(f"{what}_host", f"{url[:200]} from {page_url}", final=True)
+    listed = not hosts.isdisjoint(_names(host, port))
+    if names_user or not (same or listed):
+        raise AttemptFailed(f"{what}_host", f"{url[:200]!r} from {page_url}", final=True)
+
+
+def _names(host: str, port: int | None) -> tuple[str, str]:
+    """A host with and without its port, as they are written into rules."""
+    host = f"[{host}]" if ":" in host else host
+    return f"{host}:{port}", host
+
+
+def is_of_site(url: str, site: str) -> bool:
+    """Whether a page is of a listed site: a host, host:port or parent domain."""
+    try:
+        _, host, port = origin(url)
+    except ValueError:
+        return False
+    return site in _names(host, port) or host.endswith(f".{site}")
+
+
+def referer(url: str, target: str) -> str:
+    """What a request says of the page it comes from: to another origin, the page's origin alone."""
+    return strip_url(safe_url_string(url), origin_only=not same_origin(url, target))
 
 
 def check_form(rule: SiteRule, url: str, page_url: str) -> None:
@@ -80,7 +101,7 @@ def named_hosts(url: str | None) -> frozenset[str]:
     if url is None or "//" not in url:
         return frozenset()
     _, host, port = origin(url)
-    return frozenset({f"{host}:{port}"})
+    return frozenset(_names(host, port)[:1])
 
 
 def is_redirect(response: Response) -> bool:
@@ -101,8 +122,14 @@ def redirect_target(response: Response) -> str | None:
 
 
 def leads_to_wall(response: Response, rule: SiteRule) -> bool:
-    """Whether the rule's ``redirect`` says that this redirect leads to a wall."""
+    """Whether the rule's ``redirect`` says that this redirect leads to a wall.
+
+    :raises AttemptFailed: ``pattern``, when that cannot be told in time
+    """
     if rule.redirect is None or not is_redirect(response):
         return False
     location = response.headers["Location"] or b""
-    return rule.redirect.search(location.decode("latin-1")) is not None
+    try:
+        return rule.redirect.search(location.decode("latin-1"))
+    except PatternTimeout as e:
+        raise AttemptFailed("pattern", f"{e}: a redirect of {response.url}", final=True) from None

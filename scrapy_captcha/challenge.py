@@ -1,7 +1,8 @@
 """Response -> :class:`Challenge` or ``None``: is this page a wall, and where is what in it?
 
 :func:`find` runs on every page of a listed site, so an ordinary page costs one search of its bytes
-for a form; only a page that has one is parsed, with the selector that the spider uses anyway.
+for a form with an image; only a page that has one is parsed, with the selector that the spider uses
+anyway. Strangers write these pages: everything here is bounded (:mod:`scrapy_captcha.judged`).
 """
 
 from __future__ import annotations
@@ -15,8 +16,14 @@ from urllib.parse import urljoin, urlsplit
 from scrapy.http import HtmlResponse
 from scrapy.utils.response import get_base_url
 
+from scrapy_captcha.address import is_of_site
+from scrapy_captcha.judged import judged, judged_size, select, tags_for, tree
+from scrapy_captcha.markup import has_form, may_ask
+from scrapy_captcha.selectors import selector
+
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Iterator
+    from typing import TypeGuard
 
     from lxml.html import FormElement, HtmlElement
     from scrapy.http import Response
@@ -26,40 +33,38 @@ if TYPE_CHECKING:
 #: Flag of a response that was reached by a redirect which the rule calls a wall.
 REDIRECTED_TO_WALL = "captcha-wall"
 WALL_STATUSES = frozenset({401, 403, 429, 503})
-MAX_WHOLE_PAGE = 1 << 20
-JUDGED_OF_LARGER = 256 << 10
+#: Forms of a page, fields of a form, and fields or images of a page that are looked at.
 MAX_FORMS = 50
 MAX_FIELDS = 200
+MAX_ELEMENTS = 500
+MAX_HEADINGS = 20
+#: Characters of an attribute or a heading, and of a form's text, in which hints are looked for.
+MAX_HINT = 300
+MAX_WORDS = 2000
 
-_FORM = re.compile(rb"<form[\s>]", re.IGNORECASE)
+# all on lower case: to ignore it costs five times as much
 _STRONG = re.compile(
     r"captcha|verif(?!ied)|v(?:eri)?_?-?code|yzm|yanzheng|check_?-?code|auth_?-?code|rand_?-?code|"
     r"sec(?:urity)?_?-?code|img_?-?code|code_?-?img|kaptcha|valid_?-?code|"
     r"human_?-?(?:check|test|proof)|(?:not_?-?a?|anti)_?-?(?:ro)?bot|"
     r"验证|校验|驗證|認証|認證|код с картинки|капч",
-    re.IGNORECASE,
 )
-_WEAK = re.compile(
-    r"code|answer|letters|characters|symbols|security|image text|字符", re.IGNORECASE
-)
+_WEAK = re.compile(r"code|answer|letters|characters|symbols|security|image text|字符")
 _PAGE = re.compile(
     r"captcha|verif(?!ied)|security (?:check|code)|验证|校验|驗證|認証|認證|капч|"
     r"are you (?:an? )?(?:human|(?:ro)?bot)|you are (?:human|a human|not a (?:ro)?bot)|"
     r"(?:human|robot) (?:check|test|visitor|verification)|not a (?:ro)?bot|"
     r"(?:type|enter|copy|write) (?:in )?the (?:\w+ ){0,2}(?:characters|letters|digits|symbols)",
-    re.IGNORECASE,
 )
 _OTHER_FIELD = re.compile(
     r"^(?:q|query|search|keywords?|kw|wd|s|term)$|user|login|e?mail|pass|phone|name|zip|post_?code|"
     r"coupon|promo|discount|voucher|gift|invit|referral|product|article|item|order|track|serial|"
     r"country|city|address|qty|quantity",
-    re.IGNORECASE,
 )
-_OTHER_IMAGE = re.compile(
-    r"logo|icon|avatar|banner|spinner|loading|flag|sprite|badge", re.IGNORECASE
-)
-_HIDDEN_STYLE = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
+_OTHER_IMAGE = re.compile(r"logo|icon|avatar|banner|spinner|loading|flag|sprite|badge")
+_HIDDEN_STYLE = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden")
 _IMAGE_ATTRIBUTES = ("id", "name", "class", "alt", "title", "src")
+_IDENTITY = ("id", "class", "src", "alt")
 _FIELD_ATTRIBUTES = ("id", "name", "class", "placeholder", "title", "aria-label")
 _TEXT_TYPES = frozenset({"", "text", "tel", "number", "search"})
 _FILLABLE_TYPES = _TEXT_TYPES | {"password", "email", "url", "date", "file"}
@@ -119,21 +124,20 @@ def find(response: Response, rule: SiteRule) -> Challenge | None:
     form of it holds a captcha and nothing else that a visitor would have to fill in: a query or
     comment form with a captcha in it is an ordinary page.
     """
-    if not isinstance(response, HtmlResponse) or not response.body:
+    if not _can_ask(response, rule):
         return None
     if REDIRECTED_TO_WALL in response.flags:
         return _expected(response, rule, "its address matches the rule's redirect")
     if rule.detect is not None:
-        page = judged(response)
-        if not page.css(rule.detect):
+        if not select(response, rule.detect):
             return None
-        return _expected(page, rule, f"the rule's detect, {rule.detect!r}, is on the page")
-    if not _FORM.search(response.body, 0, MAX_WHOLE_PAGE):
+        return _expected(response, rule, f"the rule's detect, {rule.detect!r}, is on the page")
+    look = may_ask if rule.image is None and rule.form is None else has_form
+    if not look(response.body, judged_size(response)):
         return None
-    page = judged(response)
     candidates = [
         candidate
-        for candidate in _candidates(page, rule, frozenset(rule.formdata))
+        for candidate in _candidates(response, rule, frozenset(rule.formdata))
         if candidate.blank_fields == 0 and candidate.likely
     ]
     return _best(candidates)
@@ -150,11 +154,10 @@ def locate(
     :param form_css: which form; the rule's ``form``, or the likeliest one, when ``None``
     :param filled: names of fields that are none of the captcha's
     """
-    if not isinstance(response, HtmlResponse) or not response.body:
+    if not _can_ask(response, rule):
         return None
-    page = judged(response)
     names = frozenset(filled) | frozenset(rule.formdata)
-    candidates = [c for c in _candidates(page, rule, names, form_css) if c.likely or form_css]
+    candidates = [c for c in _candidates(response, rule, names, form_css) if c.likely or form_css]
     return _best(candidates)
 
 
@@ -163,26 +166,49 @@ def blank_fields(form: FormElement, filled: Collection[str]) -> list[str]:
     return [e.get("name") for e in _fields(form) if _asks_for_input(e, filled)]
 
 
-def judged(response: HtmlResponse) -> HtmlResponse:
-    """The page, or the first 256 KiB of one of more than 1 MiB."""
-    if len(response.body) <= MAX_WHOLE_PAGE:
-        return response
-    return response.replace(body=response.body[:JUDGED_OF_LARGER])
+def _can_ask(response: Response, rule: SiteRule) -> TypeGuard[HtmlResponse]:
+    """Whether it is a page of the site; a browser may have been led elsewhere on its own."""
+    is_page = isinstance(response, HtmlResponse) and bool(response.body)
+    return is_page and is_of_site(response.url, rule.site)
 
 
 def _expected(response: HtmlResponse, rule: SiteRule, why: str) -> Challenge:
     """A page that is known to be a wall: take the best of it, even if parts are missing."""
     best = _best(_candidates(response, rule, frozenset(rule.formdata)))
     if best is not None:
-        return Challenge(response, why, best.image_url, best.form, best.field)
-    scope = response.css(rule.image or "img")
-    image = _pick_image((selector.root for selector in scope), response, rule)
-    for selector in response.css(rule.form or "form")[:MAX_FORMS]:
-        fields = selector.root.iter("input", "textarea")
-        field = _pick_field(fields, rule, frozenset(rule.formdata))
+        return Challenge(best.response, why, best.image_url, best.form, best.field)
+    page = _page(response, rule)
+    images = _chosen(page, rule.image) or tree(page).iter("img")
+    image = _pick_image(images, page, rule)
+    for form in _forms(page, rule.form):
+        field = _pick_field(_fields(form), rule, frozenset(rule.formdata))
         if field is not None:
-            return Challenge(response, why, image and image[1], selector.root, field[1])
-    return Challenge(response, why, image and image[1], None, rule.field)
+            return Challenge(page, why, image and image[1], form, field[1])
+    return Challenge(page, why, image and image[1], None, rule.field)
+
+
+def _page(response: HtmlResponse, rule: SiteRule, form_css: str | None = None) -> HtmlResponse:
+    """What of a page is judged under a rule."""
+    return judged(response, tags_for(rule.detect, rule.image, rule.form, form_css))
+
+
+def _chosen(page: HtmlResponse, css: str | None) -> list[HtmlElement]:
+    return [] if css is None else selector(css).select(tree(page))
+
+
+def _forms(page: HtmlResponse, css: str | None) -> Iterator[FormElement]:
+    """The forms that are looked at: browsers take no form in a form or a template for one."""
+    forms = tree(page).iter("form") if css is None else _chosen(page, css)
+    outer, held = None, 0
+    for form in islice((form for form in forms if len(form)), MAX_ELEMENTS):
+        above = form.iterancestors("form", "template")
+        if any(element is outer or element.tag == "template" for element in above):
+            continue
+        outer = form
+        held += 1
+        if held > MAX_FORMS:
+            return
+        yield form
 
 
 @dataclass(frozen=True)
@@ -204,61 +230,66 @@ def _candidates(
     filled: frozenset[str],
     form_css: str | None = None,
 ) -> list[_Candidate]:
-    css = form_css or rule.form
-    forms = (
-        (selector.root for selector in response.css(css))
-        if css
-        else response.selector.root.iter("form")  # a quarter of what //form costs
-    )
+    page = _page(response, rule, form_css)
+    named = _pick_image(_chosen(page, rule.image), page, rule)
+    fields, images = iter(range(MAX_ELEMENTS)), iter(range(MAX_ELEMENTS))
+    headings: str | None = None
     found = []
-    for form in islice(forms, MAX_FORMS):
-        candidate = _candidate(response, form, rule, filled)
-        if candidate is not None:
-            found.append(candidate)
+    for form in _forms(page, form_css or rule.form):
+        field = _pick_field(_some(_fields(form), fields), rule, filled)
+        if field is None:  # a search form, most often
+            continue
+        within = _some(form.iter("img"), images)
+        image = named if rule.image else _pick_image(within, page, rule)
+        if image is not None:
+            headings = _headings(page) if headings is None else headings
+            blank = len(blank_fields(form, {field[1], *filled}))
+            why = _reasons(page, rule, image[0], field, headings + _words(form))
+            challenge = Challenge(page, "; ".join(why), image[1], form, field[1])
+            found.append(_Candidate(challenge, image[0] + field[0], blank, len(why) > 1))
     return found
 
 
-def _candidate(
-    response: HtmlResponse, form: FormElement, rule: SiteRule, filled: frozenset[str]
-) -> _Candidate | None:
-    field = _pick_field(_fields(form), rule, filled)
-    if field is None:  # a search form, most often
-        return None
-    scope = response.css(rule.image) if rule.image else None
-    images = [s.root for s in scope] if scope is not None else form.iter("img")
-    image = _pick_image(images, response, rule)
-    if image is None:
-        return None
-    image_hints, image_url = image
+def _reasons(
+    page: HtmlResponse, rule: SiteRule, image_hints: int, field: tuple[int, str], words: str
+) -> list[str]:
     field_hints, name = field
-    blank = len(blank_fields(form, {name, *filled}))
-    reasons = [
+    return [
         "an image and a text input share a form",
         *(["the image's attributes say captcha"] if image_hints > 0 else []),
         *([f"the input {name!r} says so"] if field_hints > 0 else []),
-        *(["the page's words say so"] if _PAGE.search(_words(response, form)) else []),
-        *([f"its status is {response.status}"] if response.status in WALL_STATUSES else []),
+        *(["the page's words say so"] if _PAGE.search(words) else []),
+        *([f"its status is {page.status}"] if page.status in WALL_STATUSES else []),
         *(["the rule names it"] if rule.image or rule.field or rule.form else []),
     ]
-    challenge = Challenge(response, "; ".join(reasons), image_url, form, name)
-    return _Candidate(challenge, image_hints + field_hints, blank, len(reasons) > 1)
+
+
+def _some(elements: Iterable[HtmlElement], left: Iterator[int]) -> Iterable[HtmlElement]:
+    """So many of them as are left to be looked at."""
+    return (element for element, _ in zip(elements, left, strict=False))
 
 
 def _fields(form: HtmlElement) -> Iterable[HtmlElement]:
     return islice(form.iter("input", "textarea"), MAX_FIELDS)
 
 
-def _words(response: HtmlResponse, form: HtmlElement) -> str:
-    """The page's title and headings and the form's own words, bounded."""
-    text = response.xpath("//title/text() | //h1//text() | //h2//text()")[:20].getall()
-    own = [form.get("id") or "", form.get("class") or "", form.get("action") or ""]
-    return " ".join([*text, *own, form.text_content()[:2000]])
+def _headings(page: HtmlResponse) -> str:
+    headings = islice(tree(page).iter("title", "h1", "h2"), MAX_HEADINGS)
+    return "".join(f"{e.text_content()[:MAX_HINT]} " for e in headings).lower()
+
+
+def _words(form: HtmlElement) -> str:
+    said = _said(form, ("id", "class", "action"))
+    return f"{said} {form.text_content()[:MAX_WORDS].lower()}"
+
+
+def _said(element: HtmlElement, attributes: tuple[str, ...]) -> str:
+    return " ".join((element.get(name) or "")[:MAX_HINT] for name in attributes).lower()
 
 
 def _hints(element: HtmlElement, attributes: tuple[str, ...]) -> int:
-    text = " ".join(element.get(name) or "" for name in attributes)
-    # a data: URL is no hint, and may be long
-    text = re.sub(r"data:\S*", "", text[:2000])
+    # a data: URL is no hint
+    text = re.sub(r"data:\S*", "", _said(element, attributes))
     return 3 * bool(_STRONG.search(text)) + bool(_WEAK.search(text))
 
 
@@ -271,7 +302,7 @@ def _pick_image(
         if not src or _invisible(element):
             continue
         score = _hints(element, _IMAGE_ATTRIBUTES)
-        if not rule.image and not score and _OTHER_IMAGE.search(_identity(element)):
+        if not rule.image and not score and _OTHER_IMAGE.search(_said(element, _IDENTITY)):
             continue
         if best is None or score > best[0]:
             url = src if src[:5].lower() == "data:" else absolute(response, src)
@@ -295,7 +326,7 @@ def _pick_field(
         if _invisible(element) or (element.get("value") or "").strip():
             continue
         score = _hints(element, _FIELD_ATTRIBUTES)
-        if score < 3 and _OTHER_FIELD.search(name):
+        if score < 3 and _OTHER_FIELD.search(name[:MAX_HINT].lower()):
             continue
         if best is None or score > best[0]:
             best = score, name
@@ -319,9 +350,5 @@ def _invisible(element: HtmlElement) -> bool:
         or element.get("disabled") is not None
         or element.get("readonly") is not None
         or element.get("hidden") is not None
-        or bool(_HIDDEN_STYLE.search(element.get("style") or ""))
+        or bool(_HIDDEN_STYLE.search((element.get("style") or "")[:MAX_WORDS].lower()))
     )
-
-
-def _identity(element: HtmlElement) -> str:
-    return " ".join(element.get(name) or "" for name in ("id", "class", "src", "alt"))[:500]

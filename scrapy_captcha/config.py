@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from cssselect import SelectorError
-from parsel.csstranslator import HTMLTranslator
+from scrapy.http import JsonResponse
 
 from scrapy_captcha.endpoint import CredentialsError, Endpoint, is_service
 from scrapy_captcha.errors import ConfigError
+from scrapy_captcha.judged import beginning, select
+from scrapy_captcha.patterns import Pattern
+from scrapy_captcha.selectors import selector
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,16 +47,16 @@ class Condition:
     """Something to look for in a page: a CSS selector, or a pattern on the text of its body."""
 
     css: str | None = None
-    pattern: re.Pattern[str] | None = None
+    pattern: Pattern | None = None
 
     def holds(self, response: TextResponse) -> bool:
-        """Whether the page has it."""
+        """Whether the page has it.
+
+        :raises PatternTimeout: when that cannot be told in time
+        """
         if self.pattern is not None:
-            return self.pattern.search(response.text) is not None
-        try:
-            return bool(response.css(self.css or ""))
-        except ValueError:  # a page without a selector: JSON, say
-            return False
+            return self.pattern.search(beginning(response))
+        return not isinstance(response, JsonResponse) and bool(select(response, self.css or ""))
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class SiteRule:
 
     site: str
     detect: str | None = None
-    redirect: re.Pattern[str] | None = None
+    redirect: Pattern | None = None
     image: str | None = None
     field: str | None = None
     form: str | None = None
@@ -228,16 +231,16 @@ def _text(value: Any) -> str:
 
 def _css(value: Any) -> str:
     try:
-        HTMLTranslator().css_to_xpath(_text(value))
+        selector(_text(value))
     except (SelectorError, ValueError) as e:
         raise ValueError(f"a CSS selector ({e})") from None
     return str(value)
 
 
-def _pattern(value: Any) -> re.Pattern[str]:
+def _pattern(value: Any) -> Pattern:
     try:
-        return re.compile(_text(value))
-    except re.error as e:
+        return Pattern(_text(value))
+    except ValueError as e:
         raise ValueError(f"a regular expression ({e})") from None
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from form2request import form2request
 
 from scrapy_captcha.challenge import action_url
+from scrapy_captcha.judged import known_encoding
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
     from lxml.html import FormElement
     from scrapy.http import HtmlResponse
 
+#: Fields, buttons and options of a form, and characters of what they hold: with more, a form is not
+#: submitted.
+MAX_CONTROLS = 3_000
+MAX_CHARACTERS = 256 << 10
 _URLENCODED = "application/x-www-form-urlencoded"
 _MULTIPART = "multipart/form-data"
 
@@ -40,6 +46,7 @@ def fill(response: HtmlResponse, form: FormElement, data: Mapping[str, str]) -> 
     :param form: an element of the response's tree
     :raises ValueError: when the form cannot be submitted
     """
+    _check_size(form)
     for control in form.xpath(_NOT_SENT):
         del control.attrib["name"]
     button = next(iter(form.xpath(_BUTTONS)), None)
@@ -66,6 +73,18 @@ def post(url: str, data: Mapping[str, str]) -> Submission:
     return Submission(url, "POST", {"Content-Type": _URLENCODED}, urlencode(data).encode())
 
 
+def _check_size(form: FormElement) -> None:
+    controls = form.iter("input", "select", "textarea", "button", "option")
+    held = [
+        len(control.get("name") or "") + len(control.get("value") or control.text or "")
+        for control in islice(controls, MAX_CONTROLS + 1)
+    ]
+    if len(held) > MAX_CONTROLS:
+        raise ValueError(f"it has more than {MAX_CONTROLS} fields and options")
+    if sum(held) > MAX_CHARACTERS:
+        raise ValueError(f"its fields hold {sum(held)} characters, more than {MAX_CHARACTERS}")
+
+
 # form2request sends these, browsers don't
 _NOT_SENT = (
     "descendant::*[@name][@disabled or ancestor::fieldset[@disabled]] | "
@@ -80,11 +99,8 @@ _BUTTONS = (
 
 def _form_encoding(response: HtmlResponse, form: FormElement) -> str:
     wanted = (form.get("accept-charset") or response.encoding).split()
-    try:
-        "".encode(wanted[0])
-    except (LookupError, IndexError):
-        return "utf-8"
-    return wanted[0]
+    known = known_encoding(wanted[0]) if wanted else None
+    return "utf-8" if known is None or known.startswith("utf-16") else known
 
 
 def _urlencode(pairs: Sequence[tuple[str, str]], encoding: str) -> str:

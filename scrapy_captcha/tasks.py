@@ -10,6 +10,7 @@ from scrapy.http import TextResponse
 from scrapy_captcha.address import is_redirect, same_page
 from scrapy_captcha.challenge import WALL_STATUSES, Challenge, find, locate
 from scrapy_captcha.errors import AttemptFailed
+from scrapy_captcha.patterns import PatternTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -191,6 +192,9 @@ def _by_rules(rule: SiteRule, response: Response) -> bool | None:
         return None
     rules: list[tuple[Condition | None, bool]] = [(rule.rejected, False), (rule.accepted, True)]
     for condition, verdict in rules:
-        if condition is not None and condition.holds(response):
-            return verdict
+        try:
+            if condition is not None and condition.holds(response):
+                return verdict
+        except PatternTimeout as e:
+            raise AttemptFailed("pattern", f"{e} on {response.url}", final=True) from None
     return None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from scrapy_captcha.challenge import blank_fields, find, locate
+from scrapy_captcha.judged import judged, tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -130,7 +131,7 @@ def _asks_password(challenge: Challenge) -> bool:
 def _nothing(page: HtmlResponse) -> str:
     """Why no form will do, in the words of what was looked for."""
     looked = "looked for a form that holds an image and a text input"
-    forms = list(page.selector.root.iter("form"))
+    forms = list(tree(judged(page)).iter("form"))
     if not forms:
         return f"{looked}; the page has no form"
     with_image = sum(next(form.iter("img"), None) is not None for form in forms)

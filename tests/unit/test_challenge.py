@@ -26,9 +26,9 @@ def rule(**keys: Any) -> SiteRule:
     return Settings.from_settings(settings).sites["shop.example"]
 
 
-def page(body: str | bytes, *, status: int = 200, **kwargs: Any) -> HtmlResponse:
+def page(body: str | bytes, *, status: int = 200, url: str = URL, **kwargs: Any) -> HtmlResponse:
     data = body if isinstance(body, bytes) else body.encode()
-    return HtmlResponse(URL, body=data, encoding="utf-8", status=status, **kwargs)
+    return HtmlResponse(url, body=data, status=status, **{"encoding": "utf-8", **kwargs})
 
 
 def found(body: str, *, status: int = 200, **keys: Any) -> tuple[str | None, str | None]:
@@ -80,6 +80,19 @@ WALLS = {
     ),
     "upper case without quotes": "<FORM METHOD=POST><IMG SRC=/CAPTCHA.PHP><INPUT NAME=CODE></FORM>",
     "an input of type tel": "<form><img src=/captcha.png><input type=tel name=code></form>",
+    "without scripts": f"<noscript>{CAPTCHA}</noscript>",
+    "a comment that ends no form": (
+        "<form action=/go><!-- </form> --><img src=/captcha.png><input name=code></form>"
+    ),
+    "a script that ends no form": (
+        "<form action=/go><script>x = '</form>'</script><img src=/captcha.png><input name=code>"
+    ),
+    "after a form in a comment": f"<!-- <form> -->{CAPTCHA}",
+    "after many empty forms": f"{'<form></form>' * 20_000}{CAPTCHA}",
+    "after a form without an end": f"<form action=/find><p>{CAPTCHA}</p>",
+    "a huge image in the page": CAPTCHA.replace(
+        "/captcha.png", f"'data:image/png;base64,{'A' * 500_000}' alt=captcha"
+    ),
     "a tag over two lines": "<form\naction=/go><img src=/captcha.png><input name=code></form>",
 }
 
@@ -150,6 +163,16 @@ ORDINARY = {
     "the word alone": "<h1>What is a captcha?</h1><p>form</p>",
     "a form in a comment": f"<!-- {CAPTCHA} --><p>Hello</p>",
     "a form in a script": f"<script>document.write('{CAPTCHA}')</script>",
+    "a form in a template": f"<template>{CAPTCHA}</template><p>Hello</p>",
+    "a form in a frame's document": f'<iframe srcdoc="{CAPTCHA}"></iframe><form></form>',
+    "a form in a frame": f"<iframe>{CAPTCHA}</iframe>",
+    "a form in a textarea": f"<form><textarea name=html>{CAPTCHA}</textarea></form>",
+    "a form in a title": f"<title>{CAPTCHA}</title>",
+    "a form in a style": f"<style>{CAPTCHA}</style>",
+    "a form in an attribute": f"<form data-preview='{CAPTCHA}'><img src=/a.png></form>",
+    "a captcha in another form": (
+        f"<form action=/find><div>Find <input name=words>{CAPTCHA}</div></form>"
+    ),
 }
 
 
@@ -167,12 +190,25 @@ def test_an_ordinary_page_is_no_wall(name: str) -> None:
         page(b"\x00\xff\xfe<form >" * 100),
         page("<form>" * 5000 + CAPTCHA),
         page("<div>" * 20000 + CAPTCHA),
+        page(CAPTCHA * 15_000),
+        page("<form>" + "<input name=a>" * 50_000 + CAPTCHA),
+        page("<form>" + "<img src=/captcha.png><input name=code>" * 20_000),
+        page(f"<form name={'x' * 500_000}><img src={'c' * 200_000}><input name={'d' * 200_000}>"),
+        page("<h1>x<h2>y" * 2_000 + "<title>z</title>" * 20_000 + CAPTCHA),
+        page(CAPTCHA + "<p " + " ".join(f"a{n}" for n in range(100_000)) + ">"),
+        page(CAPTCHA.encode() + b"\xe9\xe8 abc" * 150_000, encoding=None),
+        page(CAPTCHA.replace("/go", "http://[x/")),
+        page(CAPTCHA.replace("/captcha.png", "http://a:99999999/c")),
     ],
-    ids=["bytes", "text", "empty", "noise", "nested forms", "deep"],
+    ids=[
+        *("bytes", "text", "empty", "noise", "nested forms", "deep", "forms", "inputs", "both"),
+        *("long names", "headings", "attributes", "no encoding", "broken action", "broken image"),
+    ],
 )
 def test_odd_responses_are_judged_without_an_error(response: Response) -> None:
     find(response, rule())
-    find(response, rule(detect="form.gate"))
+    find(response, rule(detect="form.gate input"))
+    find(response, rule(image="form img", form="div form"))
     locate(response, rule())
 
 
@@ -308,6 +344,28 @@ def test_a_field_that_the_spider_fills_is_not_the_captcha_s() -> None:
     challenge = locate(page(body), rule(), filled={"code"})
     assert challenge is not None
     assert challenge.field == "other"
+
+
+@pytest.mark.parametrize(
+    ("site", "url", "expected"),
+    [
+        ("shop.example", "http://shop.example/", True),
+        ("shop.example", "https://shop.example:8443/", True),
+        ("shop.example", "http://www.shop.example/", True),
+        ("shop.example:8080", "http://shop.example:8080/", True),
+        ("[::1]:8080", "http://[::1]:8080/", True),
+        ("shop.example", "http://evil.example/shop.example", False),
+        ("shop.example", "http://myshop.example/", False),
+        ("shop.example", "http://shop.example@evil.example/", False),
+        ("shop.example:8080", "http://shop.example/", False),
+    ],
+)
+def test_a_page_that_a_browser_was_led_to_elsewhere_is_no_wall(
+    site: str, url: str, expected: bool
+) -> None:
+    rule = Settings.from_settings(ScrapySettings({"CAPTCHA_SITES": {site: {}}})).sites[site]
+    assert (find(page(CAPTCHA, url=url), rule) is not None) is expected
+    assert (locate(page(CAPTCHA, url=url), rule) is not None) is expected
 
 
 # -- the same challenge again

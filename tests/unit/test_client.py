@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import base64
-import re
+import random
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
 from scrapy import Request
 from scrapy.downloadermiddlewares.httpproxy import HttpProxyMiddleware
 from scrapy.http import Response
+from twisted.web.client import URI
 
 from scrapy_captcha.address import (
     check_allowed,
     check_form,
     leads_to_wall,
     redirect_target,
+    referer,
     same_page,
 )
 from scrapy_captcha.client import proxy_of
 from scrapy_captcha.config import SiteRule
 from scrapy_captcha.errors import AttemptFailed
+from scrapy_captcha.patterns import Pattern
 
 PAGE = "http://shop.example/list"
 
@@ -36,6 +40,9 @@ PAGE = "http://shop.example/list"
         ("http://shop.example:8080/c", "http://shop.example:8080/"),
         ("http://127.0.0.1:8000/c", "http://127.0.0.1:8000/"),
         ("http://[::1]:8000/c", "http://[::1]:8000/"),
+        ("http://bücher.example/c", "http://xn--bcher-kva.example/"),
+        (" http://shop.example/c\n", PAGE),
+        ("http://shop.example\\@evil.example/c", PAGE),  # to Scrapy as to browsers, a slash
     ],
 )
 def test_the_page_s_own_host_is_allowed(url: str, page: str) -> None:
@@ -64,6 +71,30 @@ def test_the_page_s_own_host_is_allowed(url: str, page: str) -> None:
         ("ftp://shop.example/c", PAGE, "image_scheme"),
         ("s3://shop.example/c", PAGE, "image_scheme"),
         ("javascript:alert(1)", PAGE, "image_scheme"),
+        ("https://evil.example/c", PAGE, "image_host"),
+        ("http://shop.example:8000/c", PAGE, "image_host"),
+        ("http://shop.example./c", PAGE, "image_host"),
+        ("http://shop%2eexample/c", PAGE, "image_host"),
+        ("http://xn--shop-x.example/c", PAGE, "image_host"),
+        ("http://shop\u3002example.evil.example/c", PAGE, "image_host"),
+        ("http://evil.example\\.shop.example/c", PAGE, "image_host"),
+        ("http://evil.example#@shop.example/c", PAGE, "image_host"),
+        ("http://evil.example?@shop.example/c", PAGE, "image_host"),
+        ("http:///shop.example/c", PAGE, "image_host"),
+        ("http://127.0.0.1/c", PAGE, "image_host"),
+        ("http://169.254.169.254/latest/meta-data", PAGE, "image_host"),
+        ("http://[fe80::1]/c", PAGE, "image_host"),
+        ("http://localhost/c", "http://127.0.0.1/", "image_host"),
+        ("http://2130706433/c", "http://127.0.0.1/", "image_host"),
+        ("http://0x7f000001/c", "http://127.0.0.1/", "image_host"),
+        ("http://0177.0.0.1/c", "http://127.0.0.1/", "image_host"),
+        ("http://127.1/c", "http://127.0.0.1/", "image_host"),
+        ("http://[::ffff:127.0.0.1]/c", "http://127.0.0.1/", "image_host"),
+        ("http://[::ffff:7f00:1]/c", "http://127.0.0.1/", "image_host"),
+        ("data:text/html,x", PAGE, "image_scheme"),
+        ("view-source:http://shop.example/", PAGE, "image_scheme"),
+        ("blob:http://shop.example/c", PAGE, "image_scheme"),
+        ("HTTP+unix://shop.example/c", PAGE, "image_scheme"),
         ("/relative", PAGE, "image_scheme"),
         ("", PAGE, "image_scheme"),
     ],
@@ -76,13 +107,71 @@ def test_anything_else_is_refused_for_good(url: str, page: str, reason: str) -> 
 
 
 def test_listed_hosts_are_allowed_with_or_without_a_port() -> None:
-    hosts = {"cdn.example", "img.example:8080"}
+    hosts = frozenset({"cdn.example", "img.example:8080"})
     check_allowed("https://cdn.example/c", PAGE, "image", hosts)
     check_allowed("http://cdn.example:8000/c", PAGE, "image", hosts)
     check_allowed("http://img.example:8080/c", PAGE, "image", hosts)
     for url in ("http://img.example/c", "http://user@cdn.example/", "ftp://cdn.example/"):
         with pytest.raises(AttemptFailed):
             check_allowed(url, PAGE, "image", hosts)
+
+
+def test_a_listed_host_may_be_an_ipv6_address() -> None:
+    check_allowed("http://[::1]:8080/c", PAGE, "image", frozenset({"[::1]:8080"}))
+    check_allowed("http://[::1]:8080/c", PAGE, "image", frozenset({"[::1]"}))
+    rule = SiteRule("shop.example", submit="http://[::1]:8080/check")
+    check_form(rule, "http://[::1]:8080/check", PAGE)
+    with pytest.raises(AttemptFailed):
+        check_allowed("http://[::1]:8081/c", PAGE, "image", frozenset({"[::1]:8080"}))
+
+
+#: Of these URLs are made, some of which the allow-list passes.
+ATOMS = (
+    *("http:", "https:", "http://", "https://", "ftp:", "file:", "javascript:", "data:", "//"),
+    *("///", "/", "\\", "@", ":", "#", "?", "&", ";", ".", "..", "%2e", "%40", "%2f", "%00"),
+    *("shop.example", "SHOP.EXAMPLE", "shop.example.", "evil.example", ":80", ":443", ":8080"),
+    *("[", "]", "[::1]", "[::ffff:127.0.0.1]", "127.0.0.1", "0x7f.1", "2130706433", "user:pw"),
+    *("\t", "\n", "\r", " ", "\x00", "\x0b", "\u3002", "\uff0e", "\uff20", "\uff0f", "\xad", "ß"),
+)
+
+
+def test_what_the_allow_list_passes_is_sent_to_the_page_s_host_alone() -> None:
+    """Whatever a page writes: as the request is built, and as Twisted reads its URL."""
+    rng = random.Random(11)
+    passed = 0
+    for _ in range(20_000):
+        written = "".join(rng.choices(ATOMS, k=rng.randrange(1, 9)))
+        try:
+            url = urljoin(PAGE, written)
+        except ValueError:
+            url = written
+        try:
+            check_allowed(url, PAGE, "image")
+        except AttemptFailed:
+            continue
+        passed += 1
+        sent = URI.fromBytes(Request(url).url.partition("#")[0].encode())
+        assert (sent.scheme, sent.host.lower(), sent.port) in {
+            (b"http", b"shop.example", 80),
+            (b"https", b"shop.example", 443),
+        }, written
+    assert passed > 1_000
+
+
+@pytest.mark.parametrize(
+    ("url", "target", "expected"),
+    [
+        (f"{PAGE}?code=1a8m#top", "http://shop.example/go", f"{PAGE}?code=1a8m"),
+        (f"{PAGE}?code=1a8m", "http://cdn.example/c", "http://shop.example/"),
+        (f"{PAGE}?code=1a8m", "https://shop.example/go", "http://shop.example/"),
+        (f"{PAGE}?code=1a8m", "http://shop.example:8080/go", "http://shop.example/"),
+        ("http://ada:pw@shop.example/", "http://shop.example/go", "http://shop.example/"),
+    ],
+)
+def test_another_origin_learns_the_page_s_origin_alone(
+    url: str, target: str, expected: str
+) -> None:
+    assert referer(url, target) == expected
 
 
 def test_the_submit_rule_allows_its_own_host_alone() -> None:
@@ -166,7 +255,7 @@ def test_where_a_redirect_leads(response: Response, expected: str | None) -> Non
 
 
 def test_a_redirect_to_a_wall_is_told_by_its_location_alone() -> None:
-    rule = SiteRule("shop.example", redirect=re.compile(r"/captcha(\?|$)"))
+    rule = SiteRule("shop.example", redirect=Pattern(r"/captcha(\?|$)"))
     assert leads_to_wall(redirected("/captcha"), rule)
     assert leads_to_wall(redirected("http://shop.example/captcha?next=/x"), rule)
     assert not leads_to_wall(redirected("/captchas"), rule)

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 from scrapy.http import HtmlResponse
 
-from scrapy_captcha.forms import Submission, fill, post
+from scrapy_captcha.forms import MAX_CHARACTERS, MAX_CONTROLS, Submission, fill, post
 
 if TYPE_CHECKING:
     from lxml.html import FormElement
@@ -202,3 +202,30 @@ def test_a_submission_without_a_form() -> None:
     submission = post("http://shop.example/check", {"code": "ab 12", "user": "Zoë"})
     assert submission.method == "POST"
     assert submission.body == b"code=ab+12&user=Zo%C3%AB"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        "<input name=a value=1>" * (MAX_CONTROLS + 1),
+        f"<select name=a>{'<option>1' * (MAX_CONTROLS + 1)}</select>",
+        f"<input name=a value='{'x' * (MAX_CHARACTERS + 1)}'>",
+        f"<textarea name=a>{'x' * (MAX_CHARACTERS + 1)}</textarea>",
+        f"<input name='{'x' * (MAX_CHARACTERS + 1)}' value=1>",
+    ],
+    ids=["fields", "options", "value", "text", "name"],
+)
+def test_a_form_of_a_size_that_no_form_has_is_not_sent(fields: str) -> None:
+    with pytest.raises(ValueError, match="more than"):
+        sent(f"<form method=post><input name=code>{fields}</form>")
+
+
+@pytest.mark.parametrize(
+    "charset", ["punycode", "idna", "hex", "undefined", "utf-7", "utf-16", "?"]
+)
+def test_an_encoding_that_browsers_do_not_send_is_utf_8(charset: str) -> None:
+    submission = sent(
+        f"<form method=post accept-charset='{charset}'><input name=code><input name=a value=é>"
+        "</form>"
+    )
+    assert ("a", "é") in pairs(submission)
