@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from scrapy import Request
+from scrapy.downloadermiddlewares.redirect import RedirectMiddleware
 from scrapy.exceptions import DownloadCancelledError, IgnoreRequest
 from scrapy.http.request import NO_CALLBACK
 from scrapy.utils.defer import deferred_from_coro, maybe_deferred_to_future
 from twisted.internet.defer import CancelledError
-from w3lib.url import parse_data_uri, safe_url_string
+from w3lib.url import parse_data_uri
 
 from scrapy_captcha.address import (
     check_allowed,
@@ -27,6 +28,7 @@ from scrapy_captcha.address import (
     leads_to_wall,
     named_hosts,
     redirect_target,
+    referer,
     same_origin,
     same_page,
 )
@@ -68,6 +70,7 @@ _NOT_REPLAYED = (
     "If-None-Match",
     "If-Modified-Since",
 )
+_OF_BODY = ("Content-Type", "Content-Length", "Content-Encoding", "Content-Language")
 _OWN_SLOT = "captcha:"
 
 
@@ -151,7 +154,7 @@ class Client:
 
     async def get(self, visit: Visit, url: str) -> Response:
         """Fetch another page of the same host; redirects are followed."""
-        response = await self._send(self._build(visit, url, referer=visit.request.url))
+        response = await self._send(self._build(visit, url, page_url=visit.request.url))
         return await self.follow(visit, response)
 
     async def follow(self, visit: Visit, response: Response, *, cached: bool = False) -> Response:
@@ -174,6 +177,22 @@ class Client:
             response.flags.append(REDIRECTED_TO_WALL)
         return response
 
+    def elsewhere(self, request: Request, response: Response) -> Response | Request:
+        """Leave a redirect to another host to Scrapy.
+
+        :param request: the spider's; what is sent on is what the redirects before have left of it
+        """
+        redirects = self._crawler.get_downloader_middleware(RedirectMiddleware)
+        sent = response.request
+        assert sent is not None
+        if redirects is None:
+            return response
+        if (sent.method, sent.body) != (request.method, request.body):
+            request = request.replace(method=sent.method, body=sent.body)
+            for name in _OF_BODY:
+                request.headers.pop(name, None)
+        return redirects.process_response(request.replace(url=sent.url), response)
+
     async def submit(
         self, visit: Visit, page_url: str, submission: Submission
     ) -> tuple[Response, bool]:
@@ -191,20 +210,23 @@ class Client:
             submission.method,
             dict(submission.headers),
             submission.body,
-            referer=page_url,
+            page_url=page_url,
         )
         response = first = await self._send(request)
+        at_page = False
         for _ in range(MAX_HOPS):
             target = redirect_target(response)
             if target is None:
                 return response, response is not first
+            at_page = at_page or (
+                response is not first and same_page(response.url, visit.request.url)
+            )
             try:
                 check_allowed(target, response.url, "redirect", own)
             except AttemptFailed:
-                arrived = response is not first and same_page(response.url, visit.request.url)
-                if not arrived or leads_to_wall(response, visit.rule):
+                if not at_page or leads_to_wall(response, visit.rule):
                     raise
-                return response, True  # the page itself leads to another host
+                return response, True  # it is the page that leads to another host
             response = await self._send(self._hop(visit, response, target))
         raise AttemptFailed("protocol", f"more than {MAX_HOPS} redirects from {submission.url}")
 
@@ -230,7 +252,7 @@ class Client:
         return response.body
 
     def _image_request(self, visit: Visit, url: str, page_url: str) -> Request:
-        request = self._build(visit, url, referer=page_url)
+        request = self._build(visit, url, page_url=page_url)
         request.meta["download_maxsize"] = MAX_BYTES
         request.meta["download_warnsize"] = 0
         return request
@@ -249,7 +271,7 @@ class Client:
             request.method if keeps else "GET",
             {k: v for k, v in request.headers.items() if k.decode() not in dropped},
             request.body if keeps else b"",
-            referer=request.url,
+            page_url=request.url,
             own_slot=str(request.meta.get("download_slot")).startswith(_OWN_SLOT),
         )
         if cached:
@@ -264,7 +286,7 @@ class Client:
         headers: Mapping[Any, Any] | None = None,
         body: bytes = b"",
         *,
-        referer: str | None = None,
+        page_url: str | None = None,
         own_slot: bool = True,
     ) -> Request:
         original = visit.request
@@ -306,8 +328,8 @@ class Client:
             value = original.headers.get(name)
             if value is not None:
                 request.headers[name] = value
-        if referer is not None:
-            request.headers["Referer"] = safe_url_string(referer.partition("#")[0])
+        if page_url is not None:
+            request.headers["Referer"] = referer(page_url, url)
         return request
 
     def _own_slot(self, url: str) -> str:

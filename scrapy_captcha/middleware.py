@@ -10,7 +10,6 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from scrapy import signals as scrapy_signals
 from scrapy.downloadermiddlewares.httpcache import HttpCacheMiddleware
-from scrapy.downloadermiddlewares.redirect import RedirectMiddleware
 from scrapy.exceptions import DontCloseSpider, NotConfigured
 from scrapy.http.request import NO_CALLBACK
 from scrapy.utils.asyncio import create_looping_call
@@ -319,10 +318,10 @@ class CaptchaMiddleware:
 
     def _delivered(self, request: Request, page: Response) -> Response | Request:
         """The page as the answer to the request that the spider made."""
+        onward = self._client.elsewhere(request, page) if is_redirect(page) else page
         page.request = request
-        redirects = self._crawler.get_downloader_middleware(RedirectMiddleware)
-        if is_redirect(page) and redirects is not None:
-            return redirects.process_response(request, page)  # to another host: the usual way
+        if onward is not page:
+            return onward
         cache = self._crawler.get_downloader_middleware(HttpCacheMiddleware)
         if (
             cache is not None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from scrapy.exceptions import IgnoreRequest, NotConfigured
 
-from scrapy_captcha import query
+from scrapy_captcha import query, stats
 from scrapy_captcha.address import (
     check_allowed,
     is_redirect,
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from scrapy.http import Response
 
     from scrapy_captcha.config import SiteRule
+
+logger = logging.getLogger(__name__)
 
 
 class CaptchaRedirectMiddleware:
@@ -53,24 +56,38 @@ class CaptchaRedirectMiddleware:
 
     def process_response(
         self, request: Request, response: Response
-    ) -> Response | Coroutine[Any, Any, Response]:
+    ) -> Response | Coroutine[Any, Any, Response | Request]:
         """Follow a redirect inline if it may lead to a wall."""
         if not is_redirect(response) or MARK in request.meta or query.META in request.meta:
             return response
         rule = self._settings.rule_for(netloc_of(request))
         if rule is None or request.meta.get("captcha") is False:
             return response
-        if rule.redirect is not None:
-            follow = leads_to_wall(response, rule)
-        else:
+        if rule.redirect is None:
             follow = self._client.may_follow(request, response)
+        else:
+            try:
+                follow = leads_to_wall(response, rule)
+            except AttemptFailed as e:
+                return self._undecided(response, rule, e)
         return self._follow(request, response, rule) if follow else response
 
-    async def _follow(self, request: Request, response: Response, rule: SiteRule) -> Response:
+    def _undecided(self, response: Response, rule: SiteRule, e: AttemptFailed) -> Response:
+        """Leave a redirect to Scrapy, for it cannot be told whether it leads to a wall."""
+        assert self._crawler.stats is not None
+        stats.Counters(self._crawler.stats).add(rule.site, stats.failed(e.reason))
+        logger.warning("%s", e, extra={"spider": self._crawler.spider})
+        return response
+
+    async def _follow(
+        self, request: Request, response: Response, rule: SiteRule
+    ) -> Response | Request:
         response.request = request
         try:
             end = await self._client.follow(Visit(request, rule), response, cached=True)
         except AttemptFailed as e:
+            if e.reason == "pattern":
+                return self._undecided(response, rule, e)
             raise (e.__cause__ or e) from None
         if end is response:
             return response
@@ -78,7 +95,9 @@ class CaptchaRedirectMiddleware:
             try:
                 check_allowed(redirect_target(end) or "", end.url, "redirect")
             except AttemptFailed:
-                return end  # to another host: RedirectMiddleware's
+                onward = self._client.elsewhere(request, end)
+                end.request = request
+                return onward
             raise IgnoreRequest("max redirections reached")
         hop = end.request
         assert hop is not None
