@@ -17,7 +17,7 @@ import numpy as np
 from scrapy_captcha.answers import Answers, read_answers
 from scrapy_captcha.attempts import ATTEMPTS_FOLDER, explained
 from scrapy_captcha.drift import WINDOW, Drift
-from scrapy_captcha.durable import names_in, read_file, read_file
+from scrapy_captcha.durable import names_in, read_file
 from scrapy_captcha.errors import DatasetError
 from scrapy_captcha.image import MAX_BYTES
 from scrapy_captcha.intervals import wilson
