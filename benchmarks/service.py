@@ -134,15 +134,14 @@ def serving(name: str, body: bytes) -> Iterator[Server]:
 def measure(server: Server, options: argparse.Namespace, rate: int, waiting: int = FEW) -> Step:
     """Load a server at a rate, print a line and return it."""
     used, idle = server.seconds(), children_seconds()
-    step = send(
-        options.tool,
-        server.url,
-        options.bodies,
-        rate=rate,
-        waiting=waiting,
-        seconds=options.seconds,
-        deadline=DEADLINE,
-    )
+    load = {"rate": rate, "waiting": waiting, "seconds": options.seconds, "deadline": DEADLINE}
+    try:
+        step = send(options.tool, server.url, options.bodies, **load)
+    except FileNotFoundError as e:
+        sys.exit(str(e))
+    except OSError as e:  # one run of wrk in a hundred ends by a signal
+        print(f"  again: {e}", flush=True)
+        step = send(options.tool, server.url, options.bodies, **load)
     step = replace(
         step,
         server=1e6 * (server.seconds() - used) / max(1, step.sent),

@@ -247,7 +247,8 @@ def run(command: list[str], environment: dict[str, str]) -> str:
     """
     done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
     if done.returncode:
-        raise OSError(f"{command[0]} failed: {done.stderr.strip() or done.stdout.strip()}")
+        said = done.stderr.strip() or done.stdout.strip()
+        raise OSError(f"{command[0]} ended with {done.returncode}: {said}")
     return done.stdout
 
 

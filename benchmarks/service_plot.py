@@ -31,17 +31,16 @@ def plot(found: dict[str, Any], out: Path) -> None:
         good = [step["good"] / step["seconds"] for step in steps]
         goodput.plot(rates, good, marker=".", label=label)
         if name == "ours":
-            end = max(rates)
             refused = [step["refused"] / step["seconds"] for step in steps]
             goodput.plot(rates, refused, marker=".", color="0.6", label="refused at once (429)")
-            goodput.plot([0, end], [0, end], color="0.8", linestyle="--", zorder=0)
             for key, what in (("p50", "median"), ("p99", "99 % within"), ("latest", "latest")):
                 times.plot(rates, [step[key] for step in steps], marker=".", label=what)
             times.axvline(found[name]["capacity"], color="0.8", linestyle="--", zorder=0)
-    goodput.set(xlabel="requests a second", ylabel="readings within 1 s, a second", ylim=(0, None))
+    goodput.set(xlabel="requests a second", ylabel="readings within 1 s, a second")
+    goodput.set(xscale="log", yscale="symlog", ylim=(0, None))  # symlog: there may be none
     times.set(xlabel="requests a second", ylabel="ms from due to reading", yscale="log")
+    times.set_xlim(0, None)
     for axes in (goodput, times):
-        axes.set_xlim(0, None)
         axes.grid(visible=True, alpha=0.3)
         axes.legend(fontsize="small")
     figure.savefig(out, dpi=130)
