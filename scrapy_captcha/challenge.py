@@ -13,7 +13,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
-from scrapy.http import HtmlResponse
+from scrapy.http import HtmlResponse, XmlResponse
 from scrapy.utils.response import get_base_url
 
 from scrapy_captcha.address import is_of_site
@@ -23,7 +23,6 @@ from scrapy_captcha.selectors import selector
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
-    from typing import TypeGuard
 
     from lxml.html import FormElement, HtmlElement
     from scrapy.http import Response
@@ -42,6 +41,11 @@ MAX_HEADINGS = 20
 MAX_HINT = 300
 MAX_WORDS = 2000
 
+# how a page begins
+_HTML = re.compile(
+    rb"(?:\xef\xbb\xbf)?\s*(?:<!--.*?-->\s*)?<(?:!doctype\s+html|html|head|title|meta|body|form)\b",
+    re.IGNORECASE | re.DOTALL,
+)
 # all on lower case: to ignore it costs five times as much
 _STRONG = re.compile(
     r"captcha|verif(?!ied)|v(?:eri)?_?-?code|yzm|yanzheng|check_?-?code|auth_?-?code|rand_?-?code|"
@@ -124,20 +128,21 @@ def find(response: Response, rule: SiteRule) -> Challenge | None:
     form of it holds a captcha and nothing else that a visitor would have to fill in: a query or
     comment form with a captcha in it is an ordinary page.
     """
-    if not _can_ask(response, rule):
+    page = _as_page(response, rule)
+    if page is None:
         return None
-    if REDIRECTED_TO_WALL in response.flags:
-        return _expected(response, rule, "its address matches the rule's redirect")
+    if REDIRECTED_TO_WALL in page.flags:
+        return _expected(page, rule, "its address matches the rule's redirect")
     if rule.detect is not None:
-        if not select(response, rule.detect):
+        if not select(page, rule.detect):
             return None
-        return _expected(response, rule, f"the rule's detect, {rule.detect!r}, is on the page")
+        return _expected(page, rule, f"the rule's detect, {rule.detect!r}, is on the page")
     look = may_ask if rule.image is None and rule.form is None else has_form
-    if not look(response.body, judged_size(response)):
+    if not look(page.body, judged_size(page)):
         return None
     candidates = [
         candidate
-        for candidate in _candidates(response, rule, frozenset(rule.formdata))
+        for candidate in _candidates(page, rule, frozenset(rule.formdata))
         if candidate.blank_fields == 0 and candidate.likely
     ]
     return _best(candidates)
@@ -154,10 +159,11 @@ def locate(
     :param form_css: which form; the rule's ``form``, or the likeliest one, when ``None``
     :param filled: names of fields that are none of the captcha's
     """
-    if not _can_ask(response, rule):
+    page = _as_page(response, rule)
+    if page is None:
         return None
     names = frozenset(filled) | frozenset(rule.formdata)
-    candidates = [c for c in _candidates(response, rule, names, form_css) if c.likely or form_css]
+    candidates = [c for c in _candidates(page, rule, names, form_css) if c.likely or form_css]
     return _best(candidates)
 
 
@@ -166,10 +172,18 @@ def blank_fields(form: FormElement, filled: Collection[str]) -> list[str]:
     return [e.get("name") for e in _fields(form) if _asks_for_input(e, filled)]
 
 
-def _can_ask(response: Response, rule: SiteRule) -> TypeGuard[HtmlResponse]:
-    """Whether it is a page of the site; a browser may have been led elsewhere on its own."""
-    is_page = isinstance(response, HtmlResponse) and bool(response.body)
-    return is_page and is_of_site(response.url, rule.site)
+def _as_page(response: Response, rule: SiteRule) -> HtmlResponse | None:
+    """It as a page, if it is one of the site's, under whatever content type it came.
+
+    A browser may have been led elsewhere on its own.
+    """
+    if not response.body or not is_of_site(response.url, rule.site):
+        return None
+    if isinstance(response, HtmlResponse):
+        return response
+    if isinstance(response, XmlResponse) or not _HTML.match(response.body, 0, 1024):
+        return None
+    return response.replace(cls=HtmlResponse)
 
 
 def _expected(response: HtmlResponse, rule: SiteRule, why: str) -> Challenge:
@@ -257,7 +271,7 @@ def _reasons(
     return [
         "an image and a text input share a form",
         *(["the image's attributes say captcha"] if image_hints > 0 else []),
-        *([f"the input {name!r} says so"] if field_hints > 0 else []),
+        *([f"the input {name[:MAX_HINT]!r} says so"] if field_hints > 0 else []),
         *(["the page's words say so"] if _PAGE.search(words) else []),
         *([f"its status is {page.status}"] if page.status in WALL_STATUSES else []),
         *(["the rule names it"] if rule.image or rule.field or rule.form else []),
