@@ -2,11 +2,12 @@
 
     python benchmarks/stopping.py [--moments 100] [--pages 150] [--faults 0.05] [--drip]
 
-Each moment is a crawl with a JOBDIR that gets SIGINT, or SIGTERM, after a random number of pages
-and up to half a second more, and a second one that goes on from there. Every other crawl asks for
-its pages from ``start()``, the others in a callback. ``--drip`` has the site send its captcha
-images a byte a second until the signal, so that every moment falls into a solve that would take a
-minute.
+Each moment is a crawl with a JOBDIR that gets SIGINT or SIGTERM up to half a second after a random
+number of pages (a tenth of them before the first, counted from when the models are loaded), and a
+second one that goes on from there. Every other crawl asks for its pages from ``start()``, the
+others in a callback. ``--drip`` has the site send its captcha images a byte a second until the
+signal, up to two seconds after the beginning, so that most moments fall into a solve that would
+take a minute.
 
 Prints one line of JSON a moment, then the sum. The exit code is 1 when a page vanished or came
 twice, an exit took longer than --limit, or there is anything in a log that should not be.
@@ -67,15 +68,15 @@ def run(url: str, folder: Path, options: list[str], stop: tuple[int, float, int]
         start_new_session=True,
     )
     log: list[str] = []
-    opened = threading.Event()
+    begins = threading.Event()
 
     def read() -> None:
         assert process.stderr is not None
         with process.stderr as stderr:
             for line in stderr:
                 log.append(line)
-                if "Spider opened" in line:
-                    opened.set()
+                if "Overridden settings" in line:
+                    begins.set()
 
     reader = threading.Thread(target=read)
     reader.start()
@@ -83,9 +84,11 @@ def run(url: str, folder: Path, options: list[str], stop: tuple[int, float, int]
     watchdog = threading.Timer(GIVE_UP, process.kill)
     watchdog.start()
     if stop is not None:
-        opened.wait(GIVE_UP)
+        begins.wait(GIVE_UP)
         pages = folder / "job" / "pages"
-        while process.poll() is None and pages.read_bytes().count(b"\n") < stop[0]:
+        while stop[0] and process.poll() is None:
+            if pages.exists() and pages.read_bytes().count(b"\n") >= stop[0]:
+                break
             time.sleep(0.005)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(stop[1])
@@ -106,8 +109,10 @@ def run(url: str, folder: Path, options: list[str], stop: tuple[int, float, int]
 
 def moment(number: int, options: argparse.Namespace, rng: random.Random) -> dict[str, Any]:
     """Interrupt one crawl and resume it."""
-    pages = 0 if options.drip else rng.randrange(options.pages)
-    stop = (pages, rng.uniform(0, 0.5), rng.choice((signal.SIGINT, signal.SIGTERM)))
+    tenth = options.pages // 10
+    pages = 0 if options.drip else max(0, rng.randrange(-tenth, options.pages - tenth))
+    wait = rng.uniform(0, 2.0 if options.drip else 0.5)
+    stop = (pages, wait, rng.choice((signal.SIGINT, signal.SIGTERM)))
     asked = ["--pages", str(options.pages), "--concurrency", str(rng.choice((1, 4, 16)))]
     asked += ["--timeout", str(options.timeout)] + ["--index"] * (number % 2)
     walls = ["--every", "5", "--delay", str(options.delay), "--faults", str(options.faults)]
