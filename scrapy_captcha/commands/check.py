@@ -54,10 +54,12 @@ def run(
         raise UsageError(f"expected an http:// or https:// URL, got {opts.url!r}", print_help=False)
     captcha = Settings.from_settings(settings)
     rule, given = _rule(captcha, settings, opts.url, opts.site)
+    # the rule of another site is tried as if it were this one's
+    here = rule if opts.site is None else replace(rule, site=_netloc(opts.url))
     sights: list[_Sight] = []
 
     async def visit(crawler: Crawler) -> None:
-        sights.append(await _look(Client(crawler), opts.url, rule))
+        sights.append(await _look(Client(crawler), opts.url, here))
 
     process.crawl(_Visitor, visit=visit)
     process.start()
@@ -84,7 +86,7 @@ def _rule(
     captcha: Settings, settings: ScrapySettings, url: str, key: str | None
 ) -> tuple[SiteRule, dict[str, Any] | None]:
     """The rule to look with, and how it is written in the settings; ``None`` if it is not."""
-    netloc = urlsplit(url).netloc.rpartition("@")[2].lower()
+    netloc = _netloc(url)
     if key is None:
         rule = captcha.rule_for(netloc)
     else:
@@ -97,6 +99,11 @@ def _rule(
     written = settings.getdict("CAPTCHA_SITES")
     keys = {str(name).lower().removeprefix("."): name for name in written}
     return rule, dict(written[keys[rule.site]])
+
+
+def _netloc(url: str) -> str:
+    """Host and port, as a site's key."""
+    return urlsplit(url).netloc.rpartition("@")[2].lower()
 
 
 @dataclass(frozen=True)

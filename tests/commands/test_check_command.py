@@ -184,7 +184,7 @@ def test_what_cannot_be_checked_is_said_and_fails(
         "/json": "expected HTML, got application/json with status 200",
         "/away": "redirects to http://other.invalid/, which is not followed",
         "/no-image": "failed: image_status: ",
-        "/far-image": "failed: image_host: http://cdn.invalid/captcha.png?1",
+        "/far-image": "failed: image_host: 'http://cdn.invalid/captcha.png?1'",
     }
 
     with ThreadPoolExecutor() as pool:
