@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from scrapy_captcha.config import SiteRule
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
+#: Longer ones are none that a server takes, but some that take long to encode.
+MAX_URL = 64 << 10
+MAX_NETLOC = 300
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -53,6 +56,8 @@ def check_allowed(url: str, page_url: str, what: str, hosts: frozenset[str] = fr
     :raises AttemptFailed: ``<what>_scheme`` or ``<what>_host``
     """
     try:
+        if len(url) > MAX_URL or len(urlsplit(url).netloc) > MAX_NETLOC:
+            raise ValueError
         sent = safe_url_string(url)  # as a request will have it
         scheme, host, port = origin(sent)
         names_user = "@" in urlsplit(sent).netloc

@@ -183,7 +183,11 @@ def _as_page(response: Response, rule: SiteRule) -> HtmlResponse | None:
         return response
     if isinstance(response, XmlResponse) or not _HTML.match(response.body, 0, 1024):
         return None
-    return response.replace(cls=HtmlResponse)
+    # replace() would ask for its encoding, which may be guessed for seconds
+    headers, flags = response.headers, response.flags
+    return HtmlResponse(
+        response.url, response.status, headers, response.body, flags, response.request
+    )
 
 
 def _expected(response: HtmlResponse, rule: SiteRule, why: str) -> Challenge:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cssselect import SelectorError
 from scrapy import Request
+
+from scrapy_captcha.selectors import selector
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -40,6 +43,7 @@ def captcha_form(
     :param formdata: the form's fields by name, without the captcha's
     :param form: CSS of the form, when the page has several with a captcha
     :raises TypeError: when a value in ``formdata`` is not a text
+    :raises ValueError: when ``form`` is no CSS selector that a rule could have
     :param kwargs: as for :class:`scrapy.Request`: ``cb_kwargs``, ``priority`` ...
     """
     if (meta or {}).get("captcha") is False:
@@ -47,6 +51,11 @@ def captcha_form(
     strange = [name for name, value in formdata.items() if not isinstance(value, str)]
     if strange:
         raise TypeError(f"expected texts in formdata, got another type for {', '.join(strange)}")
+    try:
+        if form is not None:
+            selector(form)
+    except SelectorError as e:
+        raise ValueError(f"expected a CSS selector as form ({e}), got {form!r}") from None
     session: dict[str, Any] = {key: response.meta[key] for key in _SESSION if key in response.meta}
     query = {"formdata": dict(formdata), "form": form}
     request = Request(

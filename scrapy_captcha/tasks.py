@@ -176,8 +176,9 @@ class QueryForm:
     def _gate_on(self, response: Response, form: Challenge | None) -> Challenge | None:
         """The wall that a page is, unless it asks for what the spider filled in."""
         if form is not None and form.form is not None:
-            named = set(form.form.xpath(".//@name"))
-            if self._css is not None or not self._fields or named & self._fields.keys():
+            controls = form.form.iter("input", "select", "textarea", "button")
+            asks = any(control.get("name") in self._fields for control in controls)
+            if self._css is not None or not self._fields or asks:
                 return None
         return find(response, self.visit.rule)
 

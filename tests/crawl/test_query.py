@@ -7,7 +7,10 @@ import secrets
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from scrapy.http import HtmlResponse
 from sites import Answer, Gate, Plain, Seen, Session, redirect
+
+from scrapy_captcha import captcha_form
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -207,3 +210,10 @@ def test_pages_of_the_site_are_crawled_beside_the_queries(crawl: Callable[..., C
         result = crawl(site, [*queries(site, *people(4)), *site.pages(10)])
     assert len(result.items) == 14
     assert len(site.accepted) == 4
+
+
+@pytest.mark.parametrize("form", ["form[", "form:has(p img)", ""])
+def test_a_form_is_named_by_a_selector_that_rules_may_have(form: str) -> None:
+    response = HtmlResponse("http://shop.example/", body=b"<form>")
+    with pytest.raises(ValueError, match="expected a CSS selector as form"):
+        captcha_form(response, {"name": "Ada"}, form=form)

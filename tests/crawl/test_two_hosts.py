@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from crawling import Job, Process
+from reading_service import ReadingService, Said
 from sites import Answer, Gate, Plain, Seen, Session, png, redirect
 
 if TYPE_CHECKING:
@@ -281,3 +282,22 @@ def test_a_page_behind_its_captcha_may_be_on_another_host_that_learns_nothing_of
     assert result.names == ["page 1", "page 2", "page 3"]
     assert len(site.accepted) == 1
     assert not [secret for secret in secrets_of(site) if secret in sent]
+
+
+def test_the_service_s_token_and_the_images_go_to_the_service_alone(tmp_path: Path) -> None:
+    with ReadingService(token="service-token") as service, Plain() as other, Gate(every=1) as site:
+        there = {"Location": f"http://localhost:{other.server_port}/captcha"}
+        service.script += [service.read, *(Said(b"", status, there) for status in STATUSES)]
+        settings = {
+            "CAPTCHA_SITES": {site.netloc: {"length": 4}},
+            "CAPTCHA_DATASET": str(tmp_path / "captchas"),
+            "CAPTCHA_MODEL": service.url,
+            "CAPTCHA_SERVICE_TOKEN": service.token,
+            "CONCURRENT_REQUESTS": 1,
+        }
+        result = Process(Job(site.pages(1 + len(STATUSES)), settings)).result()
+        assert other.seen == []
+        assert "service-token" not in sent_to(site)
+    assert result.reasons == ["reader"] * len(STATUSES)
+    assert len(result.items) == 1
+    assert {seen.headers["authorization"] for seen in service.asked} == {"Bearer service-token"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import random
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from scrapy import Request
 from scrapy.downloadermiddlewares.httpproxy import HttpProxyMiddleware
 from scrapy.http import Response
+from scrapy.utils.test import get_crawler
 from twisted.web.client import URI
 
 from scrapy_captcha.address import (
@@ -21,7 +23,7 @@ from scrapy_captcha.address import (
     referer,
     same_page,
 )
-from scrapy_captcha.client import proxy_of
+from scrapy_captcha.client import Client, Visit, proxy_of
 from scrapy_captcha.config import SiteRule
 from scrapy_captcha.errors import AttemptFailed
 from scrapy_captcha.patterns import Pattern
@@ -91,6 +93,9 @@ def test_the_page_s_own_host_is_allowed(url: str, page: str) -> None:
         ("http://127.1/c", "http://127.0.0.1/", "image_host"),
         ("http://[::ffff:127.0.0.1]/c", "http://127.0.0.1/", "image_host"),
         ("http://[::ffff:7f00:1]/c", "http://127.0.0.1/", "image_host"),
+        pytest.param(f"http://{'é' * 300_000}.example/c", PAGE, "image_host", id="long host"),
+        pytest.param(f"http://shop.example/{'é' * 300_000}", PAGE, "image_host", id="long path"),
+        pytest.param(f"http://{'a' * 300_000}@shop.example/", PAGE, "image_host", id="long user"),
         ("data:text/html,x", PAGE, "image_scheme"),
         ("view-source:http://shop.example/", PAGE, "image_scheme"),
         ("blob:http://shop.example/c", PAGE, "image_scheme"),
@@ -226,6 +231,40 @@ def test_the_key_is_the_same_after_scrapy_has_moved_the_credentials(proxy: str) 
     HttpProxyMiddleware().process_request(request)
     assert "@" not in request.meta["proxy"]
     assert proxy_of(request) == before
+
+
+# -- images within the page
+
+
+def image_in(url: str) -> bytes:
+    client = Client(get_crawler())
+    return asyncio.run(client.image(Visit(Request(PAGE), SiteRule("shop.example")), url, PAGE))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "data:image/png;base64,iVBORw0KGgo=",
+        "DATA:image/png;BASE64,iVBORw0KGgo=",
+        "data:;base64,iVBORw0KGgo",
+        "data:image/png;name=a.png;base64,iVBO\n Rw0K\tGgo=",
+        "data:image/png;base64 , iVBORw0KGgo%3D",
+        "data:image/png,%89PNG%0D%0A%1A%0A",
+        pytest.param(f"data:image/png{';a=b' * 250_000};base64,iVBORw0KGgo=", id="parameters"),
+    ],
+)
+def test_a_data_url_is_read_whatever_it_says_of_itself(url: str) -> None:
+    assert image_in(url) == b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["data:image/png;base64,A", pytest.param(f"data:,{'A' * (2 << 20)}", id="long")],
+)
+def test_a_data_url_that_is_none_is_no_image(url: str) -> None:
+    with pytest.raises(AttemptFailed) as caught:
+        image_in(url)
+    assert caught.value.reason == "image_invalid"
 
 
 # -- redirects
