@@ -4,8 +4,8 @@
 
 Prints a line of JSON for each pattern: milliseconds of processor time, and whether it was found,
 not found, or given up; then one for the slowest. 256 KiB is what a pattern sees of a page at most.
-Python's own ``re`` takes 6 s for the first one, and would take longer than the machine lives for the
-second. The exit code is 1 when one takes longer than --limit.
+Python's own ``re`` takes 6 s for the first one, and would take longer than the machine lives for
+the second. The exit code is 1 when one takes longer than --limit.
 """
 
 from __future__ import annotations
