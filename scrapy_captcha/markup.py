@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-MAX_TAGS = 50_000
+MAX_TAGS = 40_000
 #: So many in every tag of one megabyte cost some 20 ms.
 MAX_ATTRIBUTES = 64
 #: A longer value with a tag in it may be none, and the tag a real one.

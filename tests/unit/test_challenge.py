@@ -88,7 +88,7 @@ WALLS = {
         "<form action=/go><script>x = '</form>'</script><img src=/captcha.png><input name=code>"
     ),
     "after a form in a comment": f"<!-- <form> -->{CAPTCHA}",
-    "after many empty forms": f"{'<form></form>' * 20_000}{CAPTCHA}",
+    "after many empty forms": f"{'<form></form>' * 15_000}{CAPTCHA}",
     "after a form without an end": f"<form action=/find><p>{CAPTCHA}</p>",
     "a huge image in the page": CAPTCHA.replace(
         "/captcha.png", f"'data:image/png;base64,{'A' * 500_000}' alt=captcha"
