@@ -118,7 +118,8 @@ class Session:
         if not wall and epoch == self.epoch:
             self._passed += 1
             if self._allowance is not None and self._passed > self._allowance:
-                self._allowance = None
+                # not without a limit: pages that failed may have counted on the site's side
+                self._allowance *= 2
         if not self._in_flight:
             self._end_draining()
         if not wall:  # who has met the wall asks for a turn before anybody else is sent

@@ -320,7 +320,7 @@ def test_the_number_of_pages_between_two_walls_is_expected_again() -> None:
     assert [request is not None for request in together] == [True] * 3 + [False] * 3
 
 
-def test_when_the_expected_wall_is_not_there_all_go_on() -> None:
+def test_when_the_expected_wall_is_not_there_twice_as_many_go_on() -> None:
     crawl = Crawl()
     served(crawl, 0)
     crawl.solve()
@@ -332,7 +332,13 @@ def test_when_the_expected_wall_is_not_there_all_go_on() -> None:
     (scout,) = crawl.sent(1)
     assert crawl.send() is None
     crawl.get_page(scout)
-    assert len(crawl.sent(5)) == 5
+    (fourth,) = crawl.sent(1)
+    assert crawl.send() is None
+    crawl.get_page(fourth)
+    (scout,) = crawl.sent(1)
+    crawl.get_page(scout)
+    together = [crawl.send() for _ in range(5)]
+    assert [request is not None for request in together] == [True] * 3 + [False] * 2
 
 
 def test_sessions_that_nobody_uses_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
