@@ -281,13 +281,14 @@ def running(*options: str) -> Iterator[Running]:
         [sys.executable, __file__, *options],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
         text=True,
     )
     assert process.stdin is not None
     assert process.stdout is not None
     site = Running(process.stdout.readline().strip())
     try:
+        if not site.url:
+            raise RuntimeError(f"the site did not start; it ended with code {process.wait()}")
         yield site
     finally:
         process.stdin.close()
