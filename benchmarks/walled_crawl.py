@@ -8,8 +8,9 @@ added to ``pages`` in that folder.
 
 The event loop is asked every 10 ms how late it is. A loop that is blocked for 300 ms is not one
 late answer among many but thirty: what was due at each of those 10 ms had to wait for the rest.
-``own`` counts of that no more than the CPU time that the process used meanwhile, in all threads:
-what is left when other processes have not kept it from the CPU.
+``own`` counts of that no more than the CPU time that the process used meanwhile, in all threads, so
+that what other processes took is left out, and leaves out the pauses of Python's garbage collector,
+too; ``collector`` has these by themselves.
 
 CONCURRENT_ITEMS is 1. Scrapy makes as many tasks for each page, and with its own default of 100,
 and 128 pages that come at once, that alone keeps the loop busy for 200 ms.
@@ -20,6 +21,7 @@ from __future__ import annotations
 import argparse
 import array
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -73,15 +75,28 @@ class Lag:
         self._task: asyncio.Task[None] | None = None
         self._readers = 0
         self._read = False
+        self._collecting = self._paused = 0.0
+        self._pauses: list[float] = []
 
     def watch(self) -> None:
         """Begin, if it has not yet, in the loop's own thread."""
-        self._task = self._task or asyncio.get_running_loop().create_task(self._watch())
+        if self._task is None:
+            gc.callbacks.append(self._collector)
+            self._task = asyncio.get_running_loop().create_task(self._watch())
 
     def end(self) -> None:
         """Stop."""
         if self._task is not None:
             self._task.cancel()
+            gc.callbacks.remove(self._collector)
+
+    def _collector(self, phase: str, _info: dict[str, int]) -> None:
+        now = time.perf_counter()
+        if phase == "start":
+            self._collecting = now
+            return
+        self._paused += now - self._collecting
+        self._pauses.append(now - self._collecting)
 
     async def _watch(self) -> None:
         due, used = time.perf_counter(), time.process_time()
@@ -89,10 +104,11 @@ class Lag:
             due += EVERY
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
             now, reading = time.perf_counter(), self._read or self._readers > 0
-            own, used = time.process_time() - used, time.process_time()
+            own, used = time.process_time() - used - self._paused, time.process_time()
+            self._paused = 0.0
             while due <= now:
                 self._late.append(now - due)
-                self._own.append(min(now - due, own))
+                self._own.append(max(0.0, min(now - due, own)))
                 self._reading.append(reading)
                 due += EVERY
             due -= EVERY
@@ -121,6 +137,7 @@ class Lag:
             "own": _quantiles(own),
             "reading": _quantiles(late[reading]),
             "reading own": _quantiles(own[reading]),
+            "collector": _quantiles(1000 * np.array(self._pauses)),
         }
 
 
