@@ -123,7 +123,7 @@ def _sizes(layer: dict[str, Any]) -> str:
 
 def _check_arrays(arrays: bytes, model: keras.Model) -> None:
     """The arrays of an HDF5 file must lie in it as they are, and have the network's shapes."""
-    import h5py  # type: ignore[import-untyped]  # noqa: PLC0415
+    import h5py  # noqa: PLC0415
 
     shapes: list[tuple[int, ...]] = []
     with h5py.File(io.BytesIO(arrays), "r") as file:
