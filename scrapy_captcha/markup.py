@@ -29,15 +29,23 @@ _TAG = rb"</?[a-z][^%(space)s/>]*+%(attributes)s[%(space)s/]*+>" % {
     b"space": _SPACE,
     b"attributes": _ATTRIBUTES,
 }
-# to libxml2, <title/> is empty
+# a comment in a script may hold another script, whose end does not end the first one
+_SCRIPT = (
+    rb"(?:[^<]++|<(?!/script[%(s)s/>]|!--)|<!--(?:-*+>|(?:[^<-]++|-(?!->)|"
+    rb"<(?!/?script[%(s)s/>])|"
+    rb"<script[%(s)s/>](?:[^<-]++|-(?!->)|<(?!/script[%(s)s/>]))*+(?:</script[%(s)s/>])?+"
+    rb")*+(?:-->)?+))*+" % {b"s": _SPACE}
+)
 _RAW_TEXT = b"|".join(
-    rb"<%(name)s(?=[%(space)s/>])%(attributes)s(?:[%(space)s/]*[%(space)s])?>"
-    rb"(?:[^<]++|<(?!/%(name)s[%(space)s/>]))*+"
-    % {b"name": name, b"space": _SPACE, b"attributes": _ATTRIBUTES}
-    for name in (
-        *(b"script", b"style", b"textarea", b"title"),
-        *(b"xmp", b"iframe", b"noembed", b"noframes"),
-    )
+    rb"<%(name)s(?=[%(s)s/>])%(attributes)s(?:[%(s)s/]*[%(s)s])?>%(content)s"  # no <title/>
+    % {b"name": name, b"s": _SPACE, b"attributes": _ATTRIBUTES, b"content": content}
+    for name, content in [
+        (b"script", _SCRIPT),
+        *(
+            (name, rb"(?:[^<]++|<(?!/%b[%b/>]))*+" % (name, _SPACE))
+            for name in b"style textarea title xmp iframe noembed noframes".split()
+        ),
+    ]
 )
 _COMMENT = rb"<!--(?:>|->|.*?(?:--!?>|\Z))"
 _NO_TAG = rb"[^<]++|%b|<(?:[!?]|/(?![a-z]))(?!--)[^>]*+(?:>|\Z)|<(?![a-z!?/])" % _COMMENT

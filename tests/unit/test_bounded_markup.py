@@ -17,6 +17,7 @@ ATOMS = (
     *("<", "</", ">", "/>", "=", "'", '"', " ", "\n", "\f", "\v", "a", "b=1", "<a", "<div", "é"),
     *("</a", "</div>", "<!--", "-->", "--!>", "-", "!", "<!-->", "<!--->", "<!", "<?", "]]>"),
     *("<![CDATA[", "<script>", "</script>", "<script", "</script", "<style>", "</style>", "&lt;"),
+    *("<!--<script>", "</script>--></script>", "<script x", "--"),
     *("<title>", "</title>", "<textarea>", "</textarea>", "<xmp>", "</xmp>", "<iframe>", "&"),
     *("</iframe>", "<noembed>", "</noembed>", "<noscript>", "</noscript>", "<svg>", "</svg>"),
     *("<template>", "<select>", "<option>", "<!doctype html>", "x='", 'y="', "=''", '=""', "= '"),
@@ -64,6 +65,12 @@ def test_ordinary_markup_is_cheap_to_its_end(page: str) -> None:
 
 def test_a_page_ends_before_a_tag_with_many_attributes() -> None:
     assert cheap_part(FORM + f"<p {MANY}>".encode() + FORM) == len(FORM)
+
+
+def test_a_script_within_a_comment_of_a_script_does_not_hide_a_tag() -> None:
+    page = f"<script><!--<script></script><xmp></script><p {MANY}>".encode()
+    assert most_attributes(page) > MAX_ATTRIBUTES
+    assert most_attributes(page[: cheap_part(page)]) == 0
 
 
 def test_a_page_ends_after_so_many_tags() -> None:
