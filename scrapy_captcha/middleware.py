@@ -109,6 +109,7 @@ class CaptchaMiddleware:
         """Stop looking after waiting requests, and end what runs and is open."""
         if self._tick.running:
             self._tick.stop()
+        self._parking.close()
         await self._learning.closed()
 
     # -- the flow

@@ -1,0 +1,72 @@
+"""Waiting requests take no place from others, and cost no long collections."""
+
+from __future__ import annotations
+
+import gc
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from scrapy import Request
+
+from scrapy_captcha.parking import MAX_PARKED, Parking
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    gc.unfreeze()
+    yield
+    assert gc.get_freeze_count() == 0
+
+
+def crawler(*active: Request) -> Any:
+    slot = SimpleNamespace(nextcall=SimpleNamespace(schedule=lambda: None))
+    downloader = SimpleNamespace(active=set(active))
+    return SimpleNamespace(engine=SimpleNamespace(downloader=downloader, _slot=slot))
+
+
+def test_a_request_is_out_of_the_count_while_it_waits() -> None:
+    request = Request("http://a.example/")
+    crawl = crawler(request)
+    parking = Parking(crawl)
+    with parking.park(request):
+        assert (parking.parked, crawl.engine.downloader.active) == (1, set())
+    assert (parking.parked, crawl.engine.downloader.active) == (0, {request})
+    parking.close()
+
+
+def test_no_more_than_so_many_wait_there() -> None:
+    requests = [Request(f"http://a.example/{number}") for number in range(MAX_PARKED + 1)]
+    crawl = crawler(*requests)
+    parking = Parking(crawl)
+    waiting = [parking.park(request) for request in requests]
+    for each in waiting:
+        each.__enter__()
+    assert (parking.parked, crawl.engine.downloader.active) == (MAX_PARKED, {requests[-1]})
+    for each in waiting:
+        each.__exit__(None, None, None)
+    assert (parking.parked, crawl.engine.downloader.active) == (0, set(requests))
+    parking.close()
+
+
+def test_what_was_there_is_left_out_of_collections_until_the_last_crawl_ends() -> None:
+    first, second, idle = (Request(f"http://{name}.example/") for name in "abc")
+    one, other, third = Parking(crawler(first)), Parking(crawler(second)), Parking(crawler(idle))
+    with one.park(first), other.park(second):
+        assert gc.get_freeze_count() > 1000
+    one.close()
+    assert gc.get_freeze_count() > 1000
+    third.close()
+    assert gc.get_freeze_count() > 1000
+    other.close()
+    assert gc.get_freeze_count() == 0
+
+
+def test_what_the_program_itself_has_left_out_stays_out_when_nothing_has_waited() -> None:
+    gc.freeze()
+    Parking(crawler()).close()
+    assert gc.get_freeze_count() > 1000
+    gc.unfreeze()
