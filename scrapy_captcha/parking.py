@@ -58,7 +58,7 @@ class Parking:
             active.add(request)
 
     def close(self) -> None:
-        """Have everything collected again, when no other crawl of the process needs it otherwise."""
+        """Have everything collected again, unless another crawl of the process still waits."""
         if self in _sparing:
             _sparing.remove(self)
             if not _sparing:
