@@ -53,6 +53,8 @@ class ServiceConfig:
     :param batch: most images that a reader gets at a time
     :param stuck: seconds after which a reader that does not answer is replaced
     :param max_body: most bytes of a request's body
+    :param max_held: most bytes of all bodies together, of requests that come, wait or are read,
+        but at least ``max_body``; what comes beyond is refused with 429
     :param head_timeout: seconds within which a request's head has to come
     :param body_timeout: seconds within which its body has to come
     :param origins: web pages that may use the service from a browser, each as ``https://host``
@@ -71,6 +73,7 @@ class ServiceConfig:
     batch: int = 16
     stuck: float = 10.0
     max_body: int = 2 << 20
+    max_held: int = 64 << 20
     head_timeout: float = 5.0
     body_timeout: float = 5.0
     origins: tuple[str, ...] = ()
@@ -217,6 +220,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "batch": _whole(1, 256),
     "stuck": _seconds(0.1, 3600),
     "max_body": _whole(1 << 10, 1 << 30),
+    "max_held": _whole(1 << 10, 1 << 40),
     "head_timeout": _seconds(0.1, 3600),
     "body_timeout": _seconds(0.1, 3600),
     "origins": _origins,

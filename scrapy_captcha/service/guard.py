@@ -54,6 +54,7 @@ class Guard:
         self._token = None if service.config.token is None else service.config.token.encode()
         self._origins = frozenset(origin.encode() for origin in service.config.origins)
         self._counters: dict[tuple[str, int], Counter] = {}
+        self._held = 0
 
     def drain(self) -> None:
         """Be no longer ready, and ask clients to connect elsewhere; requests are still answered."""
@@ -94,9 +95,12 @@ class Guard:
             await app(scope, receive, answer)
             return
         self._admit_image()
-        body = await self._body(headers, receive)
-        if body is not None:
-            await app(scope, _Whole(body, receive), answer)
+        body = _Body()
+        try:
+            if await self._receive(body, headers, receive):
+                await app(scope, _Whole(b"".join(body.parts), receive), answer)
+        finally:
+            self._held -= body.size
 
     def _admit_client(self, scope: Scope, headers: Headers) -> None:
         if self._token is None:
@@ -119,32 +123,38 @@ class Guard:
                 refusal.status, refusal.message, retry_after(refusal.retry_after, refusal.status)
             )
 
-    async def _body(self, headers: Headers, receive: Receive) -> bytes | None:
-        """The request's body, or ``None`` when the client has gone.
+    async def _receive(self, body: _Body, headers: Headers, receive: Receive) -> bool:
+        """Receive a request's body; false when the client has gone.
 
-        :raises Refused: when it is too large or comes too slowly
+        :raises Refused: when it is too large, comes too slowly, or too much is held already
         """
-        most, seconds = self._service.config.max_body, self._service.config.body_timeout
+        config = self._service.config
+        most, seconds = config.max_body, config.body_timeout
         declared = headers.get(b"content-length", b"")
         if declared.isdigit() and (len(declared) > 18 or int(declared) > most):
             raise _too_large(most)
-        parts, size = [], 0
         try:
             async with asyncio.timeout(seconds):
                 while True:
                     message = await receive()
                     if message["type"] != "http.request":
-                        return None
+                        return False
                     part = message.get("body", b"")
-                    size += len(part)
-                    if size > most:
+                    body.parts.append(part)
+                    body.size += len(part)
+                    self._held += len(part)
+                    if body.size > most:
                         raise _too_large(most)
-                    parts.append(part)
+                    if self._held > max(config.max_held, most):
+                        self._service.metrics.refused.labels("memory").inc()
+                        raise Refused(
+                            429, f"{self._held} bytes wait; try again later", retry_after(1, 429)
+                        )
                     if not message.get("more_body", False):
-                        return b"".join(parts)
+                        return True
         except TimeoutError:
             raise Refused(
-                408, f"expected the whole body within {seconds:g} s, got {size} bytes of it"
+                408, f"expected the whole body within {seconds:g} s, got {body.size} bytes of it"
             ) from None
 
     async def _refuse(
@@ -231,6 +241,16 @@ class _Answer:
                 headers = [*message.get("headers", ()), *self._added]
                 message = {**message, "headers": headers}
         await self._send(message)
+
+
+class _Body:
+    """What has come of a request's body."""
+
+    __slots__ = ("parts", "size")
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+        self.size = 0
 
 
 class _Whole:

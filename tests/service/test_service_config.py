@@ -28,6 +28,7 @@ def test_every_field_can_be_given_by_the_environment() -> None:
         "CAPTCHA_SERVICE_BATCH": "8",
         "CAPTCHA_SERVICE_STUCK": "3",
         "CAPTCHA_SERVICE_MAX_BODY": "65536",
+        "CAPTCHA_SERVICE_MAX_HELD": "131072",
         "CAPTCHA_SERVICE_HEAD_TIMEOUT": "1",
         "CAPTCHA_SERVICE_BODY_TIMEOUT": "2.5",
         "CAPTCHA_SERVICE_ORIGINS": "https://Shop.example/, http://localhost:3000",
@@ -39,7 +40,7 @@ def test_every_field_can_be_given_by_the_environment() -> None:
     models = {"alnum8": "alnum8", "mine": "models/alnum4", "either": "auto"}
     origins = ("https://shop.example", "http://localhost:3000")
     assert config == ServiceConfig(
-        models, "s3cret", 3, 32, 0.5, 8, 3.0, 65536, 1.0, 2.5, origins, 0.0
+        models, "s3cret", 3, 32, 0.5, 8, 3.0, 65536, 131072, 1.0, 2.5, origins, 0.0
     )
     assert len(environment) == len(dataclasses.fields(ServiceConfig))
 

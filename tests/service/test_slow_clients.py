@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import threading
 from typing import TYPE_CHECKING
@@ -118,6 +119,23 @@ def test_413_reaches_a_client_that_sends_all_before_it_reads(
 
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert answer.endswith(b'{"status": "NO", "msg": "expected a body of at most 100000 bytes"}')
+
+
+def test_bodies_that_do_not_end_take_only_so_much_memory(shared: Callable[..., Served]) -> None:
+    service = shared({}, max_body=100_000, max_held=1_000_000, body_timeout=60)
+    begun = HEAD + b"Content-Length: 100000\r\n\r\n" + b"A" * 90_000
+
+    with contextlib.ExitStack() as peers:
+        waiting = [peers.enter_context(service.connect()) for _ in range(30)]
+        for peer in waiting:
+            peer.sendall(begun)
+        while len(waiting) > 11:  # eleven are within the limit
+            for peer in select.select(waiting, [], [], 60)[0]:
+                assert answered(peer).startswith(b"HTTP/1.1 429 ")
+                waiting.remove(peer)
+        text = service.ask("GET", "/metrics").body.decode()
+    assert 'captcha_refused_total{reason="memory"} 19.0' in text
+    assert service.ask("POST", "/captcha", b"AAAA", {"Content-Type": "text/plain"}).status == 200
 
 
 def test_a_client_that_asks_before_it_sends_too_much_need_not_send(
