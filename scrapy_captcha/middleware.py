@@ -120,7 +120,9 @@ class CaptchaMiddleware:
         """Let a request go, unless its session's captcha is being solved: then it waits."""
         if MARK in request.meta:
             return None
-        rule = self._settings.rule_for(netloc_of(request))
+        netloc = netloc_of(request)
+        self._parking.see(netloc)
+        rule = self._settings.rule_for(netloc)
         is_query = query.META in request.meta
         if rule is None:
             if is_query:

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from scrapy import Request
     from scrapy.crawler import Crawler
 
-#: More requests than this wait in their place, so that a queue is not emptied into memory.
-MAX_PARKED = 300
+#: More requests than this wait in their place, so that a queue is not emptied into memory; of a
+#: crawl of one site fewer, for there is nobody to make room for.
+MAX_PARKED = 1000
+MAX_ALONE = 300
 #: Crawls of this process that have what was there before them left out of collections.
 _sparing: set[Parking] = set()
 
@@ -33,6 +35,15 @@ class Parking:
     def __init__(self, crawler: Crawler) -> None:
         self.parked = 0
         self._crawler = crawler
+        self._site: str | None = None
+        self._limit = MAX_ALONE
+
+    def see(self, netloc: str) -> None:
+        """A request goes to some host, perhaps the second one of the crawl."""
+        if netloc != self._site:
+            if self._site is not None:
+                self._limit = MAX_PARKED
+            self._site = netloc
 
     @contextmanager
     def park(self, request: Request) -> Iterator[None]:
@@ -40,7 +51,7 @@ class Parking:
         engine = self._crawler.engine
         assert engine is not None
         active = engine.downloader.active
-        if self.parked >= MAX_PARKED or request not in active:
+        if self.parked >= self._limit or request not in active:
             yield
             return
         self.parked += 1

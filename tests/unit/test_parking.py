@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from scrapy import Request
 
-from scrapy_captcha.parking import MAX_PARKED, Parking
+from scrapy_captcha.parking import MAX_ALONE, MAX_PARKED, Parking
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,14 +38,24 @@ def test_a_request_is_out_of_the_count_while_it_waits() -> None:
     parking.close()
 
 
-def test_no_more_than_so_many_wait_there() -> None:
-    requests = [Request(f"http://a.example/{number}") for number in range(MAX_PARKED + 1)]
+@pytest.mark.parametrize(
+    ("seen", "most"),
+    [
+        (["a.example"] * 3, MAX_ALONE),
+        (["a.example", "b.example"], MAX_PARKED),
+        (["b.example", "a.example", "a.example"], MAX_PARKED),
+    ],
+)
+def test_no_more_than_so_many_wait_there(seen: list[str], most: int) -> None:
+    requests = [Request(f"http://a.example/{number}") for number in range(most + 1)]
     crawl = crawler(*requests)
     parking = Parking(crawl)
+    for netloc in seen:
+        parking.see(netloc)
     waiting = [parking.park(request) for request in requests]
     for each in waiting:
         each.__enter__()
-    assert (parking.parked, crawl.engine.downloader.active) == (MAX_PARKED, {requests[-1]})
+    assert (parking.parked, crawl.engine.downloader.active) == (most, {requests[-1]})
     for each in waiting:
         each.__exit__(None, None, None)
     assert (parking.parked, crawl.engine.downloader.active) == (0, set(requests))
