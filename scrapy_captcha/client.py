@@ -197,7 +197,8 @@ class Client:
     ) -> tuple[Response, bool]:
         """Send an answer.
 
-        :return: the page at the end of its redirects, and whether there were any
+        :return: the page at the end of its redirects, and whether there were any; it may itself
+            lead to another host if it was asked for without the answer, by GET
         :raises AttemptFailed: when the form or a redirect leads to another host
         """
         check_form(visit.rule, submission.url, page_url)
@@ -217,13 +218,15 @@ class Client:
             target = redirect_target(response)
             if target is None:
                 return response, response is not first
+            assert response.request is not None
             at_page = at_page or (
                 response is not first and same_page(response.url, visit.request.url)
             )
             try:
                 check_allowed(target, response.url, "redirect", own)
             except AttemptFailed:
-                if not at_page or leads_to_wall(response, visit.rule):
+                carries_it = response.request.method != "GET"
+                if carries_it or not at_page or leads_to_wall(response, visit.rule):
                     raise
                 return response, True  # it is the page that leads to another host
             response = await self._send(self._hop(visit, response, target))

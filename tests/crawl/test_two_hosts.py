@@ -69,7 +69,8 @@ class Attack:
 
     :param address: where it wants something sent
     :param reason: why that comes to nothing
-    :param status: of the answer to ``/moved`` and ``/verify``, if it redirects there
+    :param status: of the answer to ``/moved``, ``/verify`` and a page that gets the form, which
+        redirect there
     """
 
     address: str
@@ -103,6 +104,7 @@ def attacks() -> Iterator[Attack]:
         yield Attack(other, "redirect_host", status=status)
         yield Attack(other, "redirect_host", method="get", status=status)
         yield Attack(other, "redirect_host", action="/hop/{number}", status=status)
+        yield Attack(other, "redirect_host", action="/back/{number}", status=status)
     base = "<base href='{address}'>"
     yield Attack(other, "image_host", head=base, image="captcha.png")
     yield Attack(other, "image_host", head=base, image="/captcha.png")
@@ -132,10 +134,10 @@ class Hostile(Gate):
         if not number:
             return super().route(session, seen)
         attack = self.attacks[int(number)]
-        if kind == "page":
+        if kind == "page" and seen.method == "GET":
             return self.wall(session, number)
-        if kind == "hop":
-            return redirect(f"/verify/{number}", 308)
+        if kind in {"hop", "back"}:
+            return redirect(f"/{'verify' if kind == 'hop' else 'page'}/{number}", 308)
         return redirect(self.word("{address}", int(number)), attack.status)
 
     def wall_html(self, session: Session, back_to: str) -> str:
@@ -196,7 +198,7 @@ def test_nothing_reaches_another_host_whatever_the_page_says(tmp_path: Path) -> 
         assert result.site_stats(site.netloc)[f"failed/{reason}"] == number
     assert count > 160
     # the answers did get as far as the site itself, the methods that keep a body included
-    answered = [seen for seen in site.seen if seen.path.startswith(("/verify/", "/hop/"))]
+    answered = [seen for seen in site.seen if seen.path.startswith(("/verify/", "/hop/", "/back/"))]
     assert {(seen.method, "formdata-password" in seen.body.decode()) for seen in answered} >= {
         ("POST", True),
         ("GET", False),
