@@ -58,7 +58,10 @@ class _Ticket:
 
 
 class CaptchaMiddleware:
-    """Delivers the pages behind text-image captchas of the sites listed in ``CAPTCHA_SITES``."""
+    """Delivers the pages behind text-image captchas of the sites listed in ``CAPTCHA_SITES``.
+
+    :ivar client: sends our own requests; stopped when the spider is closing
+    """
 
     def __init__(self, crawler: Crawler) -> None:
         self._settings = Settings.from_settings(crawler.settings)
@@ -67,9 +70,9 @@ class CaptchaMiddleware:
         self._crawler = crawler
         assert crawler.stats is not None
         self._counters = stats.Counters(crawler.stats)
-        self._client = Client(crawler)
+        self.client = Client(crawler)
         self._learning = Learning(crawler, self._settings, self._counters)
-        self._solver = Solver(crawler, self._counters, self._client, self._learning, self._stopping)
+        self._solver = Solver(crawler, self._counters, self.client, self._learning, self._stopping)
         self._breakers = {key: Breaker(self._settings.breaker) for key in self._settings.sites}
         self._sessions = Sessions(self._concurrency)
         self._tickets: WeakKeyDictionary[Request, _Ticket] = WeakKeyDictionary()
@@ -178,7 +181,7 @@ class CaptchaMiddleware:
             self._waited_for.add(session)
             turn = await session.turn(request, Want.PAGE, session.epoch)
         if turn is Turn.STOP:
-            return self._hand_back(request)
+            return self.hand_back(request)
         try:
             self._check_breaker(request, rule, session)
         except CaptchaUnsolved:
@@ -201,17 +204,17 @@ class CaptchaMiddleware:
                 self._waited_for.add(session)
                 turn = await session.turn(request, Want.PASS, epoch)
                 if turn is Turn.STOP:
-                    return self._hand_back(request)
+                    return self.hand_back(request)
                 if turn is Turn.SOLVE:
                     return await self._solve_wall(request, challenge, rule, session, landed)
                 epoch = session.epoch
                 self._counters.add(rule.site, stats.REPLAYED)
                 try:
-                    page = await self._client.replay(Visit(request, rule))
+                    page = await self.client.replay(Visit(request, rule))
                 except AttemptFailed as e:
                     session.lost(request)
                     if self._stopping():
-                        return self._hand_back(request)
+                        return self.hand_back(request)
                     raise self._unsolved(request, rule, _because(e)) from e
                 again = self._find(page, rule)
                 session.land(request, again is not None, epoch)
@@ -226,10 +229,10 @@ class CaptchaMiddleware:
             await session.drained(DRAIN_SECONDS)
             # what came later may have brought another session cookie
             fresh = session.landed == landed and "cached" not in challenge.response.flags
-            wall = Wall(self._client, self._visit(request, rule), challenge, fresh)
+            wall = Wall(self.client, self._visit(request, rule), challenge, fresh)
             page = await self._solve(request, rule, wall)
             if page is None:
-                return self._hand_back(request)
+                return self.hand_back(request)
             session.solved()
         finally:
             session.release()
@@ -244,10 +247,10 @@ class CaptchaMiddleware:
             self._waited_for.add(session)
             turn = await session.turn(request, Want.FORM, session.epoch)
             if turn is Turn.STOP:
-                return self._hand_back(request)
+                return self.hand_back(request)
             try:
                 visit = self._visit(request, rule)
-                form = QueryForm(self._client, visit, given["form"], given["formdata"])
+                form = QueryForm(self.client, visit, given["form"], given["formdata"])
                 try:
                     page = await self._solve(request, rule, form)
                 finally:
@@ -256,7 +259,7 @@ class CaptchaMiddleware:
             finally:
                 session.release()
         if page is None:
-            return self._hand_back(request)
+            return self.hand_back(request)
         page.request = request
         return page
 
@@ -321,7 +324,7 @@ class CaptchaMiddleware:
 
     def _delivered(self, request: Request, page: Response) -> Response | Request:
         """The page as the answer to the request that the spider made."""
-        onward = self._client.elsewhere(request, page) if is_redirect(page) else page
+        onward = self.client.elsewhere(request, page) if is_redirect(page) else page
         page.request = request
         if onward is not page:
             return onward
@@ -335,9 +338,9 @@ class CaptchaMiddleware:
             cache.storage.store_response(self._crawler.spider, request, page)
         return page
 
-    def _hand_back(self, request: Request) -> Request:
-        """The request for the scheduler, now that the spider is closing."""
-        again = _handed_back(request)
+    def hand_back(self, request: Request) -> Request:
+        """The request for the scheduler, now that the spider is closing; it is no duplicate."""
+        again = request.replace(dont_filter=True)
         self._handed_back.add(again)
         return again
 
@@ -366,7 +369,7 @@ class CaptchaMiddleware:
     def _look_after(self) -> None:
         self._learning.tick()
         if self._stopping():
-            self._client.stop()
+            self.client.stop()
         engine = self._crawler.engine
         assert engine is not None
         for request, ticket in list(self._tickets.items()):
@@ -389,11 +392,6 @@ class CaptchaMiddleware:
 def _is_robots_txt(request: Request) -> bool:
     """Whether every other request to the host waits for this one: it must not wait for them."""
     return request.callback is NO_CALLBACK and urlparse_cached(request).path == "/robots.txt"
-
-
-def _handed_back(request: Request) -> Request:
-    """The request for the scheduler, which would drop it as a duplicate otherwise."""
-    return request.replace(dont_filter=True)
 
 
 def _because(e: AttemptFailed) -> CaptchaUnsolved:

@@ -15,9 +15,10 @@ from scrapy_captcha.address import (
     netloc_of,
     redirect_target,
 )
-from scrapy_captcha.client import MARK, Client, Visit
+from scrapy_captcha.client import MARK, Visit
 from scrapy_captcha.config import Settings
 from scrapy_captcha.errors import AttemptFailed
+from scrapy_captcha.middleware import CaptchaMiddleware
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -44,7 +45,6 @@ class CaptchaRedirectMiddleware:
         if not self._settings.sites:
             raise NotConfigured("CAPTCHA_SITES lists no site")
         self._crawler = crawler
-        self._client = Client(crawler)
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> Self:
@@ -61,16 +61,17 @@ class CaptchaRedirectMiddleware:
         if not is_redirect(response) or MARK in request.meta or query.META in request.meta:
             return response
         rule = self._settings.rule_for(netloc_of(request))
-        if rule is None or request.meta.get("captcha") is False:
+        captcha = self._crawler.get_downloader_middleware(CaptchaMiddleware)
+        if rule is None or captcha is None or request.meta.get("captcha") is False:
             return response
         if rule.redirect is None:
-            follow = self._client.may_follow(request, response)
+            follow = captcha.client.may_follow(request, response)
         else:
             try:
                 follow = leads_to_wall(response, rule)
             except AttemptFailed as e:
                 return self._undecided(response, rule, e)
-        return self._follow(request, response, rule) if follow else response
+        return self._follow(request, response, rule, captcha) if follow else response
 
     def _undecided(self, response: Response, rule: SiteRule, e: AttemptFailed) -> Response:
         """Leave a redirect to Scrapy, for it cannot be told whether it leads to a wall."""
@@ -80,12 +81,14 @@ class CaptchaRedirectMiddleware:
         return response
 
     async def _follow(
-        self, request: Request, response: Response, rule: SiteRule
+        self, request: Request, response: Response, rule: SiteRule, captcha: CaptchaMiddleware
     ) -> Response | Request:
         response.request = request
         try:
-            end = await self._client.follow(Visit(request, rule), response, cached=True)
+            end = await captcha.client.follow(Visit(request, rule), response, cached=True)
         except AttemptFailed as e:
+            if e.reason == "closing":
+                return captcha.hand_back(request)
             if e.reason == "pattern":
                 return self._undecided(response, rule, e)
             raise (e.__cause__ or e) from None
@@ -95,7 +98,7 @@ class CaptchaRedirectMiddleware:
             try:
                 check_allowed(redirect_target(end) or "", end.url, "redirect")
             except AttemptFailed:
-                onward = self._client.elsewhere(request, end)
+                onward = captcha.client.elsewhere(request, end)
                 end.request = request
                 return onward
             raise IgnoreRequest("max redirections reached")

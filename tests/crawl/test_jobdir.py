@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from crawling import Job, Process
-from sites import HOLD_SECONDS, Answer, Gate, Seen, Session
+from sites import HOLD_SECONDS, Answer, Gate, Seen, Session, redirect
 from test_limits import Slow
 from test_query import Registry, people, queries
 
@@ -194,6 +194,43 @@ def test_a_request_that_is_never_answered_does_not_keep_the_crawl_open(
     assert first.finish_reason == "shutdown"
     assert first.items == first.failures == second.failures == []
     assert second.names == [f"page {number}" for number in range(1, 10)]
+
+
+def test_a_redirect_that_leads_nowhere_does_not_keep_the_crawl_open(
+    crawl: Callable[..., Crawl], tmp_path: Path
+) -> None:
+    asked, ended = threading.Event(), threading.Event()
+
+    class Moved(Gate):
+        def route(self, session: Session, seen: Seen) -> Answer:
+            if seen.path.startswith("/page/") and not ended.is_set():
+                return redirect("/slow")
+            return super().route(session, seen)
+
+    def hold(seen: Seen) -> None:
+        if seen.path == "/slow":
+            asked.set()
+            ended.wait(HOLD_SECONDS)
+
+    with Moved() as site:
+        site.on_request = hold
+        settings = {
+            "CAPTCHA_SITES": {site.netloc: {}},
+            "CAPTCHA_DATASET": str(tmp_path / "captchas"),
+            "JOBDIR": str(tmp_path / "job"),
+            "LOG_LEVEL": "INFO",
+        }
+        index = {"url": f"{site.url}/", "then": site.pages(3), "meta": {"captcha": False}}
+        process = Process(Job([index], settings))
+        assert asked.wait(HOLD_SECONDS)
+        process.popen.send_signal(signal.SIGINT)
+        first = process.result()
+        assert not ended.is_set()
+        ended.set()
+        second = crawl(site, [], **settings)
+    assert first.finish_reason == "shutdown"
+    assert first.items == first.failures == second.failures == []
+    assert second.names == ["page 1", "page 2", "page 3"]
 
 
 def test_crawls_interrupted_at_random_moments_lose_no_page() -> None:
