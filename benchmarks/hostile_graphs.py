@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import flatbuffers
@@ -118,6 +120,64 @@ def _constant(graph: Graph) -> None:
     graph.tensor([100_000, 100_000], data=b"evil")
 
 
+@evil("800 tensors that share a megabyte")
+def _shared(graph: Graph) -> None:
+    first = graph.main.tensors[graph.zeros([1 << 18])]
+    graph.main.tensors += [first] * 799
+
+
+@evil("a tensor of 200,000 axes")
+def _rank(graph: Graph) -> None:
+    graph.tensor([2**31 - 1] * 200_000)
+
+
+@evil("a tensor of 200,000 axes, once more")
+def _signature(graph: Graph) -> None:
+    number = graph.tensor([1])
+    graph.main.tensors[number].shapeSignature = np.ones(200_000, np.int32)
+
+
+@evil("metadata of 4 MB under 300 names")
+def _metadata(graph: Graph) -> None:
+    number = graph.main.tensors[graph.zeros([1 << 20])].buffer
+    for i in range(300):
+        note = schema.MetadataT()
+        note.name, note.buffer = f"evil {i}".encode(), number
+        graph.model.metadata.append(note)
+
+
+@evil("a constant of 8 MB that 100 operators take")
+def _copied(graph: Graph) -> None:
+    constant, image = graph.zeros([1440, 1440]), graph.tensor([1, 32, 90, 1])
+    graph.reroute(graph.entry, image)
+    rows = [graph.tensor([2, 1440]) for _ in range(101)]
+    how = {"options": "ReshapeOptions"}
+    graph.add("RESHAPE", [rows[-1], graph.integers(1, 32, 90, 1)], image, **how)
+    for one, other in reversed(list(pairwise(rows))):
+        graph.add("FULLY_CONNECTED", [one, constant], other, options="FullyConnectedOptions")
+    graph.add("RESHAPE", [graph.entry, graph.integers(2, 1440)], rows[0], **how)
+
+
+@evil("an order of a million axes")
+def _order(graph: Graph) -> None:
+    order, made = graph.integers(*range(1_000_000)), graph.tensor([1, 32, 90, 1])
+    graph.add("TRANSPOSE", [graph.entry, order], made, options="TransposeOptions")
+
+
+def _buffers(_: bytes) -> bytes:
+    """A model of nothing but 700,000 buffers, all the same empty one."""
+    many = 700_000
+    head = struct.pack("<I4s7H2x", 24, b"TFL3", 14, 12, 0, 0, 4, 0, 8)
+    graphs, last = 36, 48 + 4 * many
+    model = struct.pack("<3i", 16, graphs - 28, 44 - 32)
+    lists = struct.pack("<3I", 1, last - graphs - 4, many)
+    places = np.arange(last - 48, 0, -4, dtype=np.uint32).tobytes()
+    return head + model + lists + places + struct.pack("<i2H", -4, 4, 4)
+
+
+GRAPHS["700,000 buffers"] = _buffers
+
+
 @evil("filled to 10 GB")
 def _filled(graph: Graph) -> None:
     size, value = graph.integers(SIDE, SIDE), graph.zeros([])
@@ -175,7 +235,7 @@ def _operators(graph: Graph) -> None:
 def _slow(graph: Graph) -> None:
     kernel, image = graph.zeros([256, 31, 31, 1]), graph.entry
     wide = graph.zeros([1, 31, 31, 256])
-    for at in range(0, 80, 2):
+    for at in range(0, 40, 2):
         middle, after = graph.tensor([1, 32, 90, 256]), graph.tensor([1, 32, 90, 1])
         size = {"strideW": 1, "strideH": 1, "options": "Conv2DOptions"}
         graph.add("CONV_2D", [image, kernel], middle, at=at, **size)

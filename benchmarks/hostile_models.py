@@ -158,6 +158,7 @@ CASES: dict[str, Case] = {
     "bytes that are no model": lambda f: replaced(f, MODEL, b"TFL3 nonsense"),
     "a model that is a pickle": lambda f: replaced(f, MODEL, b"cos\nsystem\n(S'false'\ntR."),
     "a model that is HDF5": lambda f: replaced(f, MODEL, b"\x89HDF\r\n\x1a\n" + bytes(4096)),
+    "a model of 60 MB of nothing": lambda f: replaced(f, MODEL, bytes(60 << 20)),
     "a model cut off": lambda f: replaced(f, MODEL, (f / MODEL).read_bytes()[:200_000]),
 }
 

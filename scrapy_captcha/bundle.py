@@ -33,6 +33,8 @@ WEIGHTS = "weights.keras"
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_CURRENT_BYTES = 1 << 10
 MAX_FILE_BYTES = 64 << 20
+#: Room for the largest weights that fit in ``weights.keras``, stored in half as many bytes.
+MAX_MODEL_BYTES = 32 << 20
 MAX_HEADS = 32
 MAX_CHARSET = 4096
 #: Each is read when the model is loaded, which takes a quarter of a second for the worst image.
@@ -152,9 +154,9 @@ class Manifest:
             "an architecture": isinstance(self.architecture, str) and bool(self.architecture),
             f"a file {MODEL}": MODEL in self.files,
             "file names without folders": all(NAME.fullmatch(name) for name in self.files),
-            f"files of at most {MAX_FILE_BYTES} bytes": all(
-                type(entry.bytes) is int and 0 <= entry.bytes <= MAX_FILE_BYTES
-                for entry in self.files.values()
+            f"files of at most {MAX_FILE_BYTES} bytes, {MODEL} of {MAX_MODEL_BYTES}": all(
+                type(entry.bytes) is int and 0 <= entry.bytes <= _most(name)
+                for name, entry in self.files.items()
             ),
             "a sha256 of 64 hexadecimal digits for each file": all(
                 isinstance(entry.sha256, str) and _SHA256.fullmatch(entry.sha256)
@@ -174,6 +176,10 @@ class Manifest:
         wrong = [expected for expected, holds in checks.items() if not holds]
         if wrong:
             raise BundleError(f"bundle {str(self.name)[:100]!r}: expected {'; '.join(wrong)}")
+
+
+def _most(name: str) -> int:
+    return MAX_MODEL_BYTES if name == MODEL else MAX_FILE_BYTES
 
 
 def safe_name(text: str) -> str:
@@ -212,7 +218,7 @@ class Bundle:
         if entry is None:
             raise BundleError(f"{self.folder} lists no file {name}")
         path = self.folder / name
-        data = _content(path, MAX_FILE_BYTES, entry.bytes)
+        data = _content(path, _most(name), entry.bytes)
         if hashlib.sha256(data).hexdigest() != entry.sha256:
             raise BundleError(f"{path} does not have the sha256 that {MANIFEST} states")
         return data

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,10 +22,18 @@ if TYPE_CHECKING:
 
     Shape = tuple[int, ...]
 
-#: Bytes of all tensors that are computed, and multiplications; the largest network needs a tenth.
+#: Bytes of what LiteRT holds, and multiplications; the largest network needs a tenth.
 MAX_BYTES = 128 << 20
 MAX_WORK = 4_000_000_000
 MAX_OPERATORS = 1000
+#: Entries of a list in the file: of tensors and the like, of an operator's inputs, of notes that
+#: are no part of the graph; axes of a tensor.
+MAX_ENTRIES = 4000
+MAX_INPUTS = 64
+MAX_NOTES = 16
+MAX_RANK = 8
+#: What LiteRT keeps of each scale of a tensor: the scale and its zero point, some of them twice.
+_SCALE_BYTES = 16
 
 _FLOAT32 = 0
 #: Bytes of a number, by TensorType: float32, float16, int32, uint8, int64, int16, int8.
@@ -34,7 +43,7 @@ _WIDTHS = {0: 4, 1: 2, 2: 4, 3: 1, 4: 8, 7: 2, 9: 1}
 class _Table:
     """A table of a FlatBuffer, its fields by their numbers in the schema."""
 
-    def __init__(self, data: bytes, at: int) -> None:
+    def __init__(self, data: memoryview, at: int) -> None:
         self._data, self._at = data, at
         self._fields = at - self._unpack("<i", at)
         self._end = self._unpack("<H", self._fields)
@@ -47,21 +56,21 @@ class _Table:
         at = self._place(field)
         return _Table(self._data, self._target(at)) if at else None
 
-    def tables(self, field: int) -> list[_Table]:
-        begin, count = self._vector(field)
-        self._need(begin, 4 * count)
+    def tables(self, field: int, most: int = MAX_ENTRIES) -> list[_Table]:
+        begin, count = self._vector(field, 4, most)
         places = range(begin, begin + 4 * count, 4)
         return [_Table(self._data, self._target(at)) for at in places]
 
-    def numbers(self, field: int) -> Shape:
-        begin, count = self._vector(field)
-        self._need(begin, 4 * count)
+    def numbers(self, field: int, most: int) -> Shape:
+        begin, count = self._vector(field, 4, most)
         return struct.unpack_from(f"<{count}i", self._data, begin)
 
-    def bytes(self, field: int) -> bytes:
-        begin, count = self._vector(field)
-        self._need(begin, count)
+    def bytes(self, field: int) -> memoryview:
+        begin, count = self._vector(field, 1)
         return self._data[begin : begin + count]
+
+    def count(self, field: int) -> int:
+        return self._vector(field, 1)[1]
 
     def _place(self, field: int) -> int:
         entry = 4 + 2 * field
@@ -71,12 +80,17 @@ class _Table:
     def _target(self, at: int) -> int:
         return at + self._unpack("<I", at)
 
-    def _vector(self, field: int) -> tuple[int, int]:
+    def _vector(self, field: int, width: int, most: int | None = None) -> tuple[int, int]:
+        """Where a list begins, and how many entries it has, which are all in the file."""
         at = self._place(field)
         if not at:
             return 0, 0
         begin = self._target(at)
-        return begin + 4, self._unpack("<I", begin)
+        count = self._unpack("<I", begin)
+        if most is not None and count > most:
+            raise BundleError(f"expected at most {most} entries in a list, got {count}")
+        self._need(begin + 4, width * count)
+        return begin + 4, count
 
     def _unpack(self, kind: str, at: int) -> int:
         self._need(at, struct.calcsize(kind))
@@ -93,16 +107,22 @@ class _Tensor:
     """A tensor as the file declares it.
 
     :param constant: its content, if it is not computed
+    :param scales: numbers that its content is multiplied by
     """
 
     shape: Shape
     type: int
-    constant: bytes
+    constant: memoryview
+    scales: int
+
+    @property
+    def bytes(self) -> int:
+        return math.prod(self.shape) * _WIDTHS[self.type]
 
     @property
     def integers(self) -> Shape:
         """The content of a constant of int32."""
-        if self.type != 2 or not self.constant:
+        if self.type != 2 or not 0 < len(self.constant) <= 4 * MAX_RANK:
             raise BundleError("an operator's shape or axes are not constant")
         return struct.unpack(f"<{len(self.constant) // 4}i", self.constant)
 
@@ -185,13 +205,17 @@ def _product(operator: _Operator) -> _Result:
 
 def _reshape(operator: _Operator) -> _Result:
     image, *shape = operator.inputs
-    wanted = shape[0].integers if shape else operator.options.numbers(0) if operator.options else ()
+    wanted = shape[0].integers if shape else _new_shape(operator)
     known = math.prod(side for side in wanted if side != -1)
     rest = math.prod(image.shape) // max(known, 1)
     made = tuple(rest if side == -1 else side for side in wanted)
     if math.prod(made) != math.prod(image.shape):
         raise BundleError(f"{image.shape} cannot become {made}")
     return made, 1
+
+
+def _new_shape(operator: _Operator) -> Shape:
+    return operator.options.numbers(0, MAX_RANK) if operator.options else ()
 
 
 def _transpose(operator: _Operator) -> _Result:
@@ -259,26 +283,25 @@ def check_graph(content: bytes, heads: int, classes: int) -> None:
 def _check(content: bytes, entry: Shape, exit_: Shape) -> None:
     if content[4:8] != b"TFL3":
         raise BundleError("not a LiteRT model file")
-    model = _Table(content, int.from_bytes(content[:4], "little"))
-    graphs = model.tables(2)
+    model = _Table(memoryview(content), int.from_bytes(content[:4], "little"))
+    graphs = model.tables(2, MAX_NOTES)
     if len(graphs) != 1:
         raise BundleError(f"expected one graph, got {len(graphs)}")
-    tensors = list(_tensors(graphs[0], model.tables(4)))
+    buffers = model.tables(4)
+    tensors = list(_tensors(graphs[0], buffers))
     codes = [max(code.number(0, "<b"), code.number(3)) for code in model.tables(1)]
-    (first,), (last,) = graphs[0].numbers(1), graphs[0].numbers(2)
+    (first,), (last,) = graphs[0].numbers(1, MAX_INPUTS), graphs[0].numbers(2, MAX_INPUTS)
     shapes = tensors[first].shape, tensors[last].shape
     if shapes != (entry, exit_) or {tensors[first].type, tensors[last].type} != {_FLOAT32}:
         raise BundleError(f"expected shapes {(entry, exit_)} of float32, got {shapes}")
-    operators = graphs[0].tables(3)
-    if len(operators) > MAX_OPERATORS:
-        raise BundleError(f"expected at most {MAX_OPERATORS} operators, got {len(operators)}")
-    size = sum(_bytes(tensor) for tensor in tensors if not tensor.constant)
+    operators = graphs[0].tables(3, MAX_OPERATORS)
+    size = _held(tensors, operators) + _noted(model, buffers)
     if size > MAX_BYTES:
         raise BundleError(f"its tensors would take {size >> 20} MB, at most {MAX_BYTES >> 20}")
     known = {i for i, tensor in enumerate(tensors) if tensor.constant} | {first}
     work = 0
     for operator in operators:
-        (made,) = operator.numbers(2)
+        (made,) = operator.numbers(2, MAX_INPUTS)
         work += _work(operator, codes, tensors, known)
         if work > MAX_WORK:
             raise BundleError(f"an image would take more than {MAX_WORK:.0e} multiplications")
@@ -290,27 +313,46 @@ def _check(content: bytes, entry: Shape, exit_: Shape) -> None:
 def _tensors(graph: _Table, buffers: list[_Table]) -> Iterator[_Tensor]:
     """The tensors of a graph, each fully known: no negative side, no content of another size."""
     for table in graph.tables(0):
-        shape, kind = table.numbers(0), table.number(1, "<b")
+        shape, kind = table.numbers(0, MAX_RANK), table.number(1, "<b")
+        table.numbers(7, MAX_RANK)  # the shape once more
+        quantization = table.table(4)
+        scales = max(map(quantization.count, (2, 3))) if quantization else 0
         constant = buffers[table.number(2, "<I")].bytes(0)
-        tensor = _Tensor(shape, kind, constant)
+        tensor = _Tensor(shape, kind, constant, scales)
         odd = kind not in _WIDTHS or min(shape, default=1) < 0 or table.number(5, "<B")
-        if odd or table.table(6) is not None or (constant and len(constant) != _bytes(tensor)):
+        if odd or table.table(6) is not None or (constant and len(constant) != tensor.bytes):
             raise BundleError(f"a tensor of type {kind} and shape {shape} cannot be used")
         yield tensor
 
 
-def _bytes(tensor: _Tensor) -> int:
-    return math.prod(tensor.shape) * _WIDTHS[tensor.type]
+def _held(tensors: list[_Tensor], operators: list[_Table]) -> int:
+    """Bytes of all tensors; each operator may make itself a copy of a constant that it takes."""
+    taken = Counter(i for operator in operators for i in operator.numbers(1, MAX_INPUTS))
+    return sum(
+        tensor.bytes * (max(taken[i], 1) if tensor.constant else 1) + tensor.scales * _SCALE_BYTES
+        for i, tensor in enumerate(tensors)
+    )
+
+
+def _noted(model: _Table, buffers: list[_Table]) -> int:
+    """Bytes that are copied beside the graph: metadata, and names of what goes in and out."""
+    size = 0
+    for note in model.tables(6, MAX_NOTES):
+        size += note.count(0) + buffers[note.number(1, "<I")].count(0)
+    for signature in model.tables(7, MAX_NOTES):
+        names = signature.tables(0, MAX_NOTES) + signature.tables(1, MAX_NOTES)
+        size += signature.count(2) + sum(name.count(0) for name in names)
+    return size
 
 
 def _work(operator: _Table, codes: list[int], tensors: list[_Tensor], known: set[int]) -> int:
     """The multiplications that an operator takes; its result must be as the file declares it."""
     code, inputs, (made,) = (
         codes[operator.number(0, "<I")],
-        operator.numbers(1),
-        operator.numbers(2),
+        operator.numbers(1, MAX_INPUTS),
+        operator.numbers(2, MAX_INPUTS),
     )
-    if code not in _OPERATORS:
+    if code not in _OPERATORS or operator.count(8):
         raise BundleError(f"the model has an operator that is not allowed, number {code}")
     given = [i for i in inputs if i != -1]
     if made < 0 or made in known or not known.issuperset(given):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 import hostile_graphs
 import hostile_models
 
-from scrapy_captcha.bundle import MODEL, open_bundle
+from scrapy_captcha.bundle import MAX_MODEL_BYTES, MODEL, open_bundle, resolve
 from scrapy_captcha.errors import BundleError, ImageError
 from scrapy_captcha.graph import check_graph
 from scrapy_captcha.recognizer import MAX_LOGIT, Recognizer
@@ -35,7 +37,8 @@ def test_no_bundle_does_anything_but_be_refused() -> None:
     assert "sha256" in said["wrong hash"]
     assert "expected shapes" in said["charset too short"]
     assert "file names without folders" in said["file elsewhere"]
-    assert "would take 610351 MB" in said["graph: a declared tensor of 640 GB"]
+    assert "more than 4e+09 multiplications" in said["graph: hours of convolutions"]
+    assert "would take 610352 MB" in said["graph: a declared tensor of 640 GB"]
 
 
 @pytest.mark.parametrize("name", ["alnum4", "alnum8"])
@@ -44,6 +47,30 @@ def test_the_shipped_models_pass(name: str) -> None:
     check_graph(bundle.read(MODEL), bundle.manifest.length, bundle.manifest.classes)
     with pytest.raises(BundleError, match="expected shapes"):
         check_graph(bundle.read(MODEL), bundle.manifest.length, bundle.manifest.classes + 1)
+
+
+def test_a_model_file_is_read_up_to_its_own_limit(tmp_path: Path) -> None:
+    folder = shutil.copytree(resolve("alnum4"), tmp_path / "model")
+    hostile_models.replaced(folder, MODEL, bytes(MAX_MODEL_BYTES))
+    with pytest.raises(BundleError, match="not a LiteRT model file"):
+        Recognizer.load(folder)
+    hostile_models.replaced(folder, MODEL, bytes(MAX_MODEL_BYTES + 1))
+    with pytest.raises(BundleError, match=f"files of at most .* {MODEL} of {MAX_MODEL_BYTES}"):
+        Recognizer.load(folder)
+
+
+def test_the_checks_of_a_graph_copy_none_of_its_constants() -> None:
+    content = hostile_graphs.GRAPHS["800 tensors that share a megabyte"](
+        open_bundle("alnum4").read(MODEL)
+    )
+    tracemalloc.start()
+    try:
+        with pytest.raises(BundleError, match="would take 801 MB"):
+            check_graph(content, 4, 36)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 << 20
 
 
 def test_a_damaged_model_file_is_a_bundle_error_or_a_model() -> None:
