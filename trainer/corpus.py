@@ -16,7 +16,7 @@ from scrapy_captcha.dataset import confirmed_pairs
 from scrapy_captcha.durable import read_file
 from scrapy_captcha.errors import DatasetError, ImageError
 from scrapy_captcha.image import MAX_BYTES, prepare
-from scrapy_captcha.naming import CONFIRMED_FOLDER, decode_label, shown, split_name
+from scrapy_captcha.naming import CONFIRMED_FOLDER, shown
 
 if TYPE_CHECKING:
     import os
@@ -199,9 +199,8 @@ def _from_site(site: Path) -> Iterator[Sample]:
     for pair in pairs:
         yield _sample(str(pair.path), pair.label, pair.path, pair.sha256)
     for conflict in conflicts:  # perhaps none once the labels are folded
-        for path in conflict.paths:
-            encoded, _ = split_name(path)
-            yield _sample(str(path), decode_label(encoded), path, conflict.sha256)
+        for path, label in zip(conflict.paths, conflict.labels, strict=True):
+            yield _sample(str(path), label, path, conflict.sha256)
 
 
 def _sample(name: str, label: str, origin: bytes | Path, sha256: str = "") -> Sample:

@@ -48,6 +48,17 @@ def test_what_a_crawl_harvested_is_read_at_every_level_and_rejected_images_are_n
     assert sorted(loaded.labels) == ["a/", "ab"]
 
 
+def test_a_conflict_with_a_label_too_long_for_a_file_name_is_left_out_as_any_other(tmp_path):
+    site = Dataset(tmp_path).site("example.com")
+    long = "\N{CJK UNIFIED IDEOGRAPH-9A8C}" * 12
+    for image, label in (("00", "00"), ("00", long), ("11", "11"), ("22", "22")):
+        site.store(captcha(image), label, 0.9, "0" * 16, "accepted")
+    site.close()
+    loaded = load([tmp_path], "lower")
+    assert sorted(loaded.labels) == ["11", "22"]
+    assert sorted(sample.label for sample in loaded.conflicts) == ["00", long]
+
+
 def test_copies_conflicts_and_unreadable_images_are_left_out_each_with_a_count(tmp_path):
     write_folder(tmp_path, ["00", "11", "22"])
     (tmp_path / "00_again.png").write_bytes((tmp_path / "00_0000.png").read_bytes())
