@@ -11,7 +11,7 @@ import base64
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, unquote_to_bytes, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from scrapy import Request
 from scrapy.downloadermiddlewares.redirect import RedirectMiddleware
@@ -20,6 +20,7 @@ from scrapy.http.request import NO_CALLBACK
 from scrapy.utils.defer import deferred_from_coro, maybe_deferred_to_future
 from twisted.internet.defer import CancelledError
 
+from scrapy_captcha import data_url
 from scrapy_captcha.address import (
     check_allowed,
     check_form,
@@ -238,7 +239,7 @@ class Client:
         :param url: absolute, or a ``data:`` URL
         """
         if url[:5].lower() == "data:":
-            return _from_data_url(url)
+            return data_url.content(url)
         hosts = visit.rule.image_hosts | named_hosts(visit.rule.refresh)
         check_allowed(url, page_url, "image", hosts)
         request = self._image_request(visit, url, page_url)
@@ -368,17 +369,3 @@ class Client:
         finally:
             self._downloads.discard(download)
         return response
-
-
-def _from_data_url(url: str) -> bytes:
-    """What a ``data:`` URL holds; what it says of its type is left aside."""
-    if len(url) > 2 * MAX_BYTES:
-        raise AttemptFailed("image_invalid", f"a data: URL of {len(url)} characters", final=True)
-    head, _, data = url.partition(",")
-    content = unquote_to_bytes("".join(data.split()))
-    if head.rstrip()[-7:].lower() != ";base64":
-        return content
-    try:
-        return base64.b64decode(content + b"=" * (-len(content) % 4))
-    except ValueError as e:
-        raise AttemptFailed("image_invalid", f"a malformed data: URL: {e}") from None

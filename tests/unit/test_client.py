@@ -6,7 +6,7 @@ import asyncio
 import base64
 import random
 from typing import Any
-from urllib.parse import urljoin
+from urllib.parse import unquote_to_bytes, urljoin
 
 import pytest
 from scrapy import Request
@@ -25,6 +25,7 @@ from scrapy_captcha.address import (
 )
 from scrapy_captcha.client import Client, Visit, proxy_of
 from scrapy_captcha.config import SiteRule
+from scrapy_captcha.data_url import unescaped
 from scrapy_captcha.errors import AttemptFailed
 from scrapy_captcha.patterns import Pattern
 
@@ -265,6 +266,13 @@ def test_a_data_url_that_is_none_is_no_image(url: str) -> None:
     with pytest.raises(AttemptFailed) as caught:
         image_in(url)
     assert caught.value.reason == "image_invalid"
+
+
+def test_escapes_are_read_as_the_standard_library_reads_them() -> None:
+    rng = random.Random(0)
+    texts = [bytes(rng.choices(b"%%%%%09aAfFgz.+\xff", k=rng.randrange(12))) for _ in range(5000)]
+    texts += [b"%" * (1 << 20), b"%4" * (1 << 18), b"%414" * (1 << 18)]
+    assert [unescaped(text) for text in texts] == [unquote_to_bytes(text) for text in texts]
 
 
 # -- redirects
