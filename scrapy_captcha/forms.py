@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from form2request import form2request
+from lxml import etree
 
 from scrapy_captcha.challenge import action_url
 from scrapy_captcha.judged import known_encoding
@@ -19,10 +20,13 @@ if TYPE_CHECKING:
     from lxml.html import FormElement
     from scrapy.http import HtmlResponse
 
-#: Fields, buttons and options of a form, and characters of what they hold: with more, a form is not
-#: submitted.
+#: Fields, buttons and options of a form, an option counted for each ``<select>`` around it, and
+#: characters of what they hold: with more, a form is not submitted.
 MAX_CONTROLS = 3_000
 MAX_CHARACTERS = 256 << 10
+#: A select that does not end nests the next one.
+MAX_NESTED = 20
+_CONTROLS = ("input", "select", "textarea", "button")
 _URLENCODED = "application/x-www-form-urlencoded"
 _MULTIPART = "multipart/form-data"
 
@@ -47,8 +51,7 @@ def fill(response: HtmlResponse, form: FormElement, data: Mapping[str, str]) -> 
     :raises ValueError: when the form cannot be submitted
     """
     _check_size(form)
-    for control in form.xpath(_NOT_SENT):
-        del control.attrib["name"]
+    _unname(form)
     button = next(iter(form.xpath(_BUTTONS)), None)
     form.set("action", action_url(response, form))
     encoding = _form_encoding(response, form)
@@ -74,22 +77,42 @@ def post(url: str, data: Mapping[str, str]) -> Submission:
 
 
 def _check_size(form: FormElement) -> None:
-    controls = form.iter("input", "select", "textarea", "button", "option")
+    controls = form.iter(*_CONTROLS, "option")
     held = [
         len(control.get("name") or "") + len(control.get("value") or control.text or "")
         for control in islice(controls, MAX_CONTROLS + 1)
     ]
-    if len(held) > MAX_CONTROLS:
+    if len(held) > MAX_CONTROLS or _choices(form) > MAX_CONTROLS:
         raise ValueError(f"it has more than {MAX_CONTROLS} fields and options")
     if sum(held) > MAX_CHARACTERS:
         raise ValueError(f"its fields hold {sum(held)} characters, more than {MAX_CHARACTERS}")
 
 
-# form2request sends these, browsers don't
-_NOT_SENT = (
-    "descendant::*[@name][@disabled or ancestor::fieldset[@disabled]] | "
-    "descendant::input[@name][translate(@type, 'BUTON', 'buton')='button']"
-)
+def _choices(form: FormElement) -> int:
+    """How many options its selects have, all told: that of a select in another is one of both."""
+    around = choices = 0
+    for event, element in etree.iterwalk(form, ("start", "end"), ("select", "option")):
+        if element.tag == "option":
+            choices += around if event == "start" else 0
+            continue
+        around += 1 if event == "start" else -1
+        if around > MAX_NESTED:
+            raise ValueError(f"more than {MAX_NESTED} selects nest in it")
+    return choices
+
+
+def _unname(form: FormElement) -> None:
+    """Take their names from the fields that form2request sends and browsers do not."""
+    around = 0
+    for event, element in etree.iterwalk(form, ("start", "end"), ("fieldset", *_CONTROLS)):
+        disabled = element.get("disabled") is not None
+        pressed = element.tag == "input" and (element.get("type") or "").lower() == "button"
+        if element.tag == "fieldset":
+            around += disabled if event == "start" else -disabled
+        elif around or disabled or pressed:
+            element.attrib.pop("name", None)
+
+
 _BUTTONS = (
     "descendant::input[not(@disabled)][translate(@type, 'SUBMITAGE', 'submitage')='submit' or "
     "translate(@type, 'IMAGE', 'image')='image'] | descendant::button[not(@disabled)]"

@@ -35,7 +35,8 @@ def test_a_form_keeps_its_own_values_but_those_that_are_given() -> None:
     submission = sent(
         "<form method=post action=/go><input type=hidden name=token value='a&b'>"
         "<input name=code value=old><input name=empty><input name=off disabled value=x>"
-        "<fieldset disabled><input name=off2 value=x></fieldset>"
+        "<fieldset disabled><input name=off2 value=x><fieldset><select name=off3><option>x</select>"
+        "</fieldset><textarea name=off4>x</textarea></fieldset>"
         "<input type=button name=no2 value=x>"
         "<input type=checkbox name=yes checked><input type=checkbox name=no>"
         "<select name=kind><option value=a>A<option value=b selected>B</select>"
@@ -209,15 +210,23 @@ def test_a_submission_without_a_form() -> None:
     [
         "<input name=a value=1>" * (MAX_CONTROLS + 1),
         f"<select name=a>{'<option>1' * (MAX_CONTROLS + 1)}</select>",
+        f"{'<select name=a>' * 20}{'<option>1' * 200}",
+        f"{'<select name=a>' * 21}<option>1",
         f"<input name=a value='{'x' * (MAX_CHARACTERS + 1)}'>",
         f"<textarea name=a>{'x' * (MAX_CHARACTERS + 1)}</textarea>",
         f"<input name='{'x' * (MAX_CHARACTERS + 1)}' value=1>",
     ],
-    ids=["fields", "options", "value", "text", "name"],
+    ids=["fields", "options", "options of all", "selects", "value", "text", "name"],
 )
 def test_a_form_of_a_size_that_no_form_has_is_not_sent(fields: str) -> None:
     with pytest.raises(ValueError, match="more than"):
         sent(f"<form method=post><input name=code>{fields}</form>")
+
+
+def test_a_select_without_an_end_is_no_obstacle() -> None:
+    select = "<select name={}><option value=1>A<option value=2 selected>B"
+    fields = "".join(map(select.format, "ab")) + "</select></select><input name=code>"
+    assert ("b", "2") in pairs(sent(f"<form method=post>{fields}</form>"))
 
 
 @pytest.mark.parametrize(
