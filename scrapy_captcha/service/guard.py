@@ -313,7 +313,7 @@ def _check_local(scope: Scope, headers: Headers, origins: frozenset[bytes]) -> N
     :raises Refused: naming what would let the request pass
     """
     server = scope.get("server")
-    if server and server[1] is not None and not is_loopback(server[0]):
+    if not server or (server[1] is not None and not is_loopback(server[0])):
         raise Refused(
             403,
             "this service has no token and so serves its own machine alone; to be reached from "
