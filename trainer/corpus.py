@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,9 +16,11 @@ from scrapy_captcha.durable import read_file
 from scrapy_captcha.errors import DatasetError, ImageError
 from scrapy_captcha.image import MAX_BYTES, prepare
 from scrapy_captcha.naming import CONFIRMED_FOLDER, shown
+from trainer.zips import NO_ZIP, open_zip, unpacked
 
 if TYPE_CHECKING:
     import os
+    import zipfile
     from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 
     from numpy.typing import NDArray
@@ -30,6 +31,8 @@ HOLDOUT_BYTE = 26
 MAX_HOLDOUT = 1000
 #: Images of a zip are held in memory, those of a folder are read when they are needed.
 MAX_ZIP_BYTES = 1 << 30
+#: Of a zip, which has 60 to 100 bytes for each image in it.
+MAX_DIRECTORY_BYTES = 32 << 20
 #: How many names a message spells out before it counts the rest.
 NAMED = 5
 
@@ -147,7 +150,8 @@ def gather(paths: Iterable[str | os.PathLike[str]]) -> list[Sample]:
 
     Args:
         paths: each a folder or zip of ``LABEL.ext`` or ``LABEL_anything.ext``, or what a crawl
-            harvested: a dataset, one site of it, or a site's ``confirmed`` folder.
+            harvested: a dataset, one site of it, or a site's ``confirmed`` folder. In a zip, images
+            are stored or deflated; those that are packed otherwise count as unreadable.
 
     Returns:
         The samples in a stable order, nothing decoded, labels as they stand in the names.
@@ -221,32 +225,26 @@ def _from_zip(path: Path) -> Iterator[Sample]:
     if not path.is_file():
         raise DatasetError(f"no such folder or zip: {path}")
     try:
-        with zipfile.ZipFile(path) as archive:
-            entries = sorted(archive.infolist(), key=lambda entry: entry.filename)
-            if sum(min(entry.file_size, MAX_BYTES) for entry in entries) > MAX_ZIP_BYTES:
-                raise DatasetError(
-                    f"{path} holds more than {MAX_ZIP_BYTES >> 20} MB: unpack it into a folder"
-                )
-            for entry in entries:
-                inside = PurePosixPath(entry.filename)
-                if not _is_image(inside) or "__MACOSX" in inside.parts:
-                    continue
-                data = _from_entry(archive, entry)
-                yield _sample(f"{path}:{inside}", plain_label(inside.name), data)
-    except (OSError, zipfile.BadZipFile) as e:
+        with open_zip(path.open("rb", buffering=0), MAX_DIRECTORY_BYTES) as archive:
+            yield from _from_archive(path, archive)
+    except DatasetError:
+        raise
+    except (OSError, *NO_ZIP) as e:
         raise DatasetError(f"expected a folder or a zip, {path} does not open: {e}") from None
 
 
-def _from_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
-    """The bytes of an image in a zip; none when it is too large or cannot be read."""
-    if entry.file_size > MAX_BYTES:
-        return b""
-    try:
-        with archive.open(entry) as file:
-            # a size is asked for, as it says how much of what follows is unpacked at once
-            return file.read(MAX_BYTES) + file.read(1)
-    except Exception:  # noqa: BLE001 - each way to compress fails in its own way
-        return b""  # damaged, encrypted, or packed in a way that Python does not know
+def _from_archive(path: Path, archive: zipfile.ZipFile) -> Iterator[Sample]:
+    entries = sorted(archive.infolist(), key=lambda entry: entry.filename)
+    if sum(min(entry.file_size, MAX_BYTES) for entry in entries) > MAX_ZIP_BYTES:
+        raise DatasetError(
+            f"{path} holds more than {MAX_ZIP_BYTES >> 20} MB: unpack it into a folder"
+        )
+    for entry in entries:
+        inside = PurePosixPath(entry.filename)
+        if not _is_image(inside) or "__MACOSX" in inside.parts:
+            continue
+        data = unpacked(archive, entry, MAX_BYTES)
+        yield _sample(f"{path}:{inside}", plain_label(inside.name), data)
 
 
 def plain_label(name: str) -> str:
