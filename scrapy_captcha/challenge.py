@@ -43,7 +43,8 @@ MAX_WORDS = 2000
 
 # how a page begins
 _HTML = re.compile(
-    rb"(?:\xef\xbb\xbf)?\s*(?:<!--.*?-->\s*)?<(?:!doctype\s+html|html|head|title|meta|body|form)\b",
+    rb"(?:\xef\xbb\xbf|\xff\xfe|\xfe\xff)?\s*(?:<!--.*?-->\s*)?"
+    rb"<(?:!doctype\s+html|html|head|title|meta|body|form)\b",
     re.IGNORECASE | re.DOTALL,
 )
 # all on lower case: to ignore it costs five times as much
@@ -137,8 +138,7 @@ def find(response: Response, rule: SiteRule) -> Challenge | None:
         if not select(page, rule.detect):
             return None
         return _expected(page, rule, f"the rule's detect, {rule.detect!r}, is on the page")
-    look = may_ask if rule.image is None and rule.form is None else has_form
-    if not look(page.body, judged_size(page)):
+    if not _worth_parsing(page, rule):
         return None
     candidates = [
         candidate
@@ -181,13 +181,23 @@ def _as_page(response: Response, rule: SiteRule) -> HtmlResponse | None:
         return None
     if isinstance(response, HtmlResponse):
         return response
-    if isinstance(response, XmlResponse) or not _HTML.match(response.body, 0, 1024):
+    beginning = response.body[:1024].replace(b"\x00", b"")
+    if isinstance(response, XmlResponse) or not _HTML.match(beginning):
         return None
     # replace() would ask for its encoding, which may be guessed for seconds
     headers, flags = response.headers, response.flags
     return HtmlResponse(
         response.url, response.status, headers, response.body, flags, response.request
     )
+
+
+def _worth_parsing(response: HtmlResponse, rule: SiteRule) -> bool:
+    """Whether the bytes of a page say that a form of it may hold a captcha."""
+    look = may_ask if rule.image is None and rule.form is None else has_form
+    if b"\x00" not in response.body:
+        return look(response.body, judged_size(response))
+    page = _page(response, rule)  # in UTF-16 a tag's letters are two bytes each
+    return look(page.body, len(page.body))
 
 
 def _expected(response: HtmlResponse, rule: SiteRule, why: str) -> Challenge:

@@ -107,6 +107,19 @@ def test_a_captcha_page_is_a_wall(name: str) -> None:
     assert challenge.why.startswith("an image and a text input share a form; ")
 
 
+@pytest.mark.parametrize("content_type", ["text/html", "text/plain"])
+@pytest.mark.parametrize("charset", ["utf-16", "utf-16-le", "utf-16-be", "", "le", "be"])
+def test_a_captcha_page_in_utf_16_is_a_wall(content_type: str, charset: str) -> None:
+    """By its byte order mark, its header, both, or neither."""
+    encoding = charset if len(charset) > 2 else f"utf-16-{charset}".rstrip("-")
+    html = f"<!doctype html><p>\u9a8c\u8bc1{CAPTCHA}"
+    header = f"{content_type}; charset={charset}" if charset == encoding else content_type
+    kind = HtmlResponse if content_type == "text/html" else TextResponse
+    for text, is_wall in ((html, True), (html.replace("<img", "<i"), False)):
+        response = kind(URL, body=text.encode(encoding), headers={"Content-Type": header})
+        assert (find(response, rule()) is not None) is is_wall
+
+
 @pytest.mark.parametrize("status", [401, 403, 429, 503])
 def test_the_status_alone_may_give_a_wall_away(status: int) -> None:
     body = "<form><img src=/a.png><input name=x></form>"
