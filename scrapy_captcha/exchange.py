@@ -6,6 +6,7 @@ Nothing but the host itself is asked: no redirect is followed, and no proxy of t
 from __future__ import annotations
 
 import io
+import socket
 import ssl
 from collections import deque
 from contextlib import suppress
@@ -15,7 +16,6 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Mapping
 
     from scrapy_captcha.endpoint import Endpoint
@@ -63,6 +63,8 @@ class Exchange:
         self._endpoint = endpoint
         self._tls = ssl.create_default_context() if endpoint.secure else None
         self._idle: deque[tuple[float, HTTPConnection]] = deque()
+        self._busy: set[HTTPConnection] = set()
+        self._ended = False
 
     def ask(self, call: Call, deadline: float) -> Reply:
         """Send one request.
@@ -88,6 +90,15 @@ class Exchange:
         with suppress(IndexError):
             while True:
                 self._idle.pop()[1].close()
+
+    def end(self) -> None:
+        """Close all connections; what waits for an answer fails, and nothing is sent any more."""
+        self._ended = True
+        for connection in list(self._busy):
+            with suppress(OSError, AttributeError):  # it is being closed
+                timed: Any = connection.sock
+                timed.shut()
+        self.close()
 
     def _kept_alive(self) -> HTTPConnection | None:
         try:
@@ -116,6 +127,9 @@ class Exchange:
         try:
             timed: Any = connection.sock
             timed.deadline = deadline
+            self._busy.add(connection)
+            if self._ended:
+                raise ConnectionAbortedError("the connection was closed")
             connection.request(call.method, call.target, call.body, dict(call.headers))
             response = connection.getresponse()
             content = response.read(LIMIT + 1)
@@ -126,7 +140,9 @@ class Exchange:
         except BaseException:
             connection.close()
             raise
-        if response.isclosed() and not response.will_close:
+        finally:
+            self._busy.discard(connection)
+        if response.isclosed() and not response.will_close and not self._ended:
             self._idle.append((monotonic(), connection))
         else:
             response.close()
@@ -154,6 +170,11 @@ class _Timed:
     def sendall(self, data: bytes) -> None:
         self._socket.settimeout(_left(self.deadline))
         self._socket.sendall(data)
+
+    def shut(self) -> None:
+        """End it from another thread, for the one that waits for it."""
+        # not the one of TLS, which would go on in plain
+        socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
     def makefile(self, mode: str) -> io.BufferedReader:
         assert mode == "rb"

@@ -368,8 +368,7 @@ class CaptchaMiddleware:
 
     def _look_after(self) -> None:
         self._learning.tick()
-        if self._stopping():
-            self.client.stop()
+        self._solver.tick()
         engine = self._crawler.engine
         assert engine is not None
         for request, ticket in list(self._tickets.items()):

@@ -96,9 +96,16 @@ class Reader(Protocol):
         """Where it is to read; ``None`` for anywhere, as it takes next to no time."""
 
     def read(
-        self, image_bytes: bytes, charset: str | None = None, length: int | None = None
+        self,
+        image_bytes: bytes,
+        charset: str | None = None,
+        length: int | None = None,
+        deadline: float = math.inf,
     ) -> Recognition:
-        """Read one image."""
+        """Read one image.
+
+        :param deadline: :func:`time.monotonic` from when on nobody waits for it any more
+        """
 
 
 class Recognizer:
@@ -145,13 +152,18 @@ class Recognizer:
         return load_reader(str(name_or_path), length, lambda name: Recognizer(open_bundle(name)))
 
     def read(
-        self, image_bytes: bytes, charset: str | None = None, length: int | None = None
+        self,
+        image_bytes: bytes,
+        charset: str | None = None,
+        length: int | None = None,
+        deadline: float = math.inf,  # noqa: ARG002 - it takes a millisecond
     ) -> Recognition:
         """Read one image.
 
         :param image_bytes: PNG, JPEG, GIF, WEBP or BMP (:func:`scrapy_captcha.image.decode`)
         :param charset: only these characters are possible; folded to the bundle's case
         :param length: exactly so many characters; needed by no fixed-length model
+        :param deadline: not looked at, for it is read at once
         :raises ImageError: when the bytes are not an acceptable image
         :raises ValueError: when the model cannot read that charset or length
         """

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import ssl
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.client import HTTPException
-from time import monotonic, sleep
+from threading import Event
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlencode
 
@@ -73,6 +75,7 @@ class RemoteReader:
         if token is not None:
             self._headers["Authorization"] = f"Bearer {token}"
         self._exchange = Exchange(endpoint)
+        self._closed = Event()
         self.threads = ThreadPoolExecutor(THREADS, thread_name_prefix="captcha-service")
         try:
             self.manifest, self.model_hash = self._model()
@@ -97,13 +100,18 @@ class RemoteReader:
         return cls(endpoint, token, timeout)
 
     def read(
-        self, image_bytes: bytes, charset: str | None = None, length: int | None = None
+        self,
+        image_bytes: bytes,
+        charset: str | None = None,
+        length: int | None = None,
+        deadline: float = math.inf,
     ) -> Recognition:
         """Read one image.
 
         A service that is not reached, or asks to come again later, is asked again while there is
         time.
 
+        :param deadline: :func:`time.monotonic` from when on nothing is sent any more
         :raises ImageError: when the bytes are not an acceptable image
         :raises ServiceError: when there is no reading
         """
@@ -111,7 +119,7 @@ class RemoteReader:
         query = urlencode({key: value for key, value in asked.items() if value is not None})
         target = f"/captcha?{query}" if query else "/captcha"
         try:
-            answer = self._ask("POST", target, image_bytes)
+            answer = self._ask("POST", target, image_bytes, deadline)
         except _Refused as e:
             image.decode(image_bytes)  # raises ImageError if it is the image's fault
             raise ServiceError(str(e)) from None
@@ -123,9 +131,10 @@ class RemoteReader:
         return recognition
 
     def close(self) -> None:
-        """Close the connections."""
-        self._exchange.close()
-        self.threads.shutdown(wait=False)
+        """End what is on its way, and what waits for a thread; close the connections."""
+        self._closed.set()
+        self._exchange.end()
+        self.threads.shutdown(wait=False, cancel_futures=True)
 
     def _model(self) -> tuple[RemoteModel, str]:
         answer = self._ask("GET", "/models")
@@ -140,16 +149,20 @@ class RemoteReader:
         known = ", ".join(repr(model.name) for model, _ in models)
         raise ServiceError(f"{self._endpoint} has no model {wanted!r}, but {known}")
 
-    def _ask(self, method: str, path: str, body: bytes | None = None) -> Mapping[str, Any]:
+    def _ask(
+        self, method: str, path: str, body: bytes | None = None, deadline: float = math.inf
+    ) -> Mapping[str, Any]:
         """Send a request until there is an answer other than "later".
 
         A service that was reached once and is not any more may be starting again.
         """
-        deadline = monotonic() + self._timeout
+        deadline = min(deadline, monotonic() + self._timeout)
         call = Call(method, self._endpoint.path + path, self._headers, body)
         while True:
             pause, now = PAUSE, monotonic()
             by = min(deadline, now + ANSWER_TIMEOUT)
+            if now >= deadline:
+                raise ServiceError(f"{self._endpoint} was not asked, for no time was left")
             try:
                 reply = self._exchange.ask(call, by)
             except TimeoutError:
@@ -157,7 +170,7 @@ class RemoteReader:
                 raise ServiceError(f"{self._endpoint} {trouble}") from None
             except OSError as e:
                 failed = ServiceError(f"{self._endpoint} is not reached: {_reason(e)}")
-                if isinstance(e, ssl.SSLError) or body is None:
+                if isinstance(e, ssl.SSLError) or body is None or self._closed.is_set():
                     raise failed from None
             except HTTPException as e:
                 # not its text, which may be what was received, and that what was sent
@@ -171,9 +184,8 @@ class RemoteReader:
                     f"{self._endpoint} answers {reply.status}{said}: to be asked again after "
                     f"{pause:g} seconds"
                 )
-            if monotonic() + pause >= deadline:
+            if monotonic() + pause >= deadline or sleep(pause, self._closed):
                 raise failed
-            sleep(pause)
 
     def _answer(self, reply: Reply) -> Mapping[str, Any]:
         if reply.status == 401:
@@ -211,6 +223,11 @@ class RemoteReader:
 
 class _Refused(ServiceError):  # noqa: N818 - an answer
     """The service does not take what it was sent."""
+
+
+def sleep(seconds: float, closed: Event) -> bool:
+    """Wait, but no longer than until it is closed; whether it is."""
+    return closed.wait(seconds)
 
 
 def _reason(e: OSError) -> str:

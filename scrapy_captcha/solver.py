@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin
+
+from scrapy.utils.asyncio import run_in_thread
 
 from scrapy_captcha import forms, signals, stats
 from scrapy_captcha.address import check_form
 from scrapy_captcha.attempts import ACCEPTED, REJECTED
 from scrapy_captcha.challenge import Challenge
+from scrapy_captcha.client import STOP_SECONDS
 from scrapy_captcha.config import THRESHOLD_AFTER
 from scrapy_captcha.errors import (
     AttemptFailed,
@@ -25,7 +29,7 @@ from scrapy_captcha.errors import (
 )
 from scrapy_captcha.learning import Reading
 from scrapy_captcha.tasks import Judgement
-from scrapy_captcha.threads import run_in
+from scrapy_captcha.threads import GivenUp, Job
 from scrapy_captcha.worth import PASSED_OVER
 
 if TYPE_CHECKING:
@@ -35,10 +39,10 @@ if TYPE_CHECKING:
     from scrapy.http import Response
 
     from scrapy_captcha.breaker import Breaker
-    from scrapy_captcha.client import Client, Visit
+    from scrapy_captcha.client import Client
     from scrapy_captcha.config import SiteRule
     from scrapy_captcha.learning import Learning
-    from scrapy_captcha.recognizer import Recognition
+    from scrapy_captcha.recognizer import Reader, Recognition
     from scrapy_captcha.site import Site
     from scrapy_captcha.tasks import Task
 
@@ -53,15 +57,27 @@ class Stopping(Exception):  # noqa: N818 - not an error
 
 @dataclass
 class _Budget:
-    """How much one solve may still cost."""
+    """How much one solve may still cost.
+
+    :param openings: of the breaker, when the solve began
+    """
 
     attempts: int
     images: int
     deadline: float
+    breaker: Breaker
+    openings: int
     passed_over: int = 0
     last: AttemptFailed | None = None
 
-    def check(self) -> None:
+    @property
+    def over(self) -> bool:
+        """Whether it ends in the middle of an attempt."""
+        return self.breaker.openings > self.openings or monotonic() >= self.deadline
+
+    def check(self, site: str) -> None:
+        if self.breaker.openings > self.openings:
+            raise CaptchaUnsolved("breaker_open", site)
         if monotonic() >= self.deadline:
             last = f"; last: {self.last}" if self.last else ""
             raise CaptchaUnsolved("timeout", f"out of time{last}")
@@ -90,6 +106,22 @@ class Solver:
         self._client = client
         self._learning = learning
         self._stopping = stopping
+        self._stop_by: float | None = None
+        self._jobs: dict[Job[Recognition], _Budget] = {}
+
+    def tick(self) -> None:
+        """End what takes too long; called again and again while anything is on its way.
+
+        When the spider is closing, a reading that has begun has a while, as our requests have.
+        """
+        stopping, now = self._stopping(), monotonic()
+        if stopping:
+            self._client.stop()
+            self._stop_by = self._stop_by or now + STOP_SECONDS
+        late = self._stop_by is not None and now >= self._stop_by
+        for job, budget in list(self._jobs.items()):
+            if budget.over or late or (stopping and job.waits):
+                job.give_up()
 
     async def solve(self, site: Site, task: Task, breaker: Breaker) -> Response:
         """Answer a captcha until the site accepts.
@@ -101,17 +133,19 @@ class Solver:
         """
         rule = site.rule
         budget = _Budget(
-            rule.max_attempts, IMAGES_PER_ATTEMPT * rule.max_attempts, task.visit.deadline
+            rule.max_attempts,
+            IMAGES_PER_ATTEMPT * rule.max_attempts,
+            task.visit.deadline,
+            breaker,
+            breaker.openings,
         )
-        started, openings = monotonic(), breaker.openings
+        started = monotonic()
         challenge = task.challenge
         try:
             while True:
                 if self._stopping():
                     raise Stopping
-                if breaker.openings > openings:
-                    raise CaptchaUnsolved("breaker_open", rule.site)
-                budget.check()
+                budget.check(rule.site)
                 budget.attempts -= 1
                 try:
                     if challenge is None:
@@ -123,6 +157,8 @@ class Solver:
                 except AttemptFailed as e:
                     self._fail(site, e, budget)
                     challenge = None
+                except GivenUp:
+                    continue  # why, is found above
                 else:
                     if judgement.page is not None:
                         return judgement.page
@@ -145,7 +181,7 @@ class Solver:
     ) -> Judgement:
         rule = site.rule
         budget.images -= 1
-        reading = await self._read(site, task.visit, challenge, 1 + budget.passed_over)
+        reading = await self._read(site, task, challenge, budget)
         canary = site.canary(reading.recognition)
         if canary is not None:
             budget.attempts += 1
@@ -213,7 +249,7 @@ class Solver:
         )
         return await task.judge(challenge, response, redirected)
 
-    async def _read(self, site: Site, visit: Visit, challenge: Challenge, images: int) -> Reading:
+    async def _read(self, site: Site, task: Task, challenge: Challenge, budget: _Budget) -> Reading:
         url = challenge.response.url
         if challenge.image_url is None:
             raise AttemptFailed("image_missing", f"no captcha image on {url}", final=True)
@@ -221,17 +257,28 @@ class Solver:
             raise AttemptFailed("field_missing", f"no input for the answer on {url}", final=True)
         if challenge.form is None and site.rule.submit is None:
             raise AttemptFailed("form_missing", f"no form on {url}, no submit", final=True)
-        image = await self._client.image(visit, challenge.image_url, url)
+        image = await self._client.image(task.visit, challenge.image_url, url)
         arm = site.lineup.next_arm()
         try:
-            recognition = await run_in(
-                arm.reader.threads, arm.reader.read, image, site.rule.charset, site.rule.length
-            )
+            recognition = await self._recognize(arm.reader, image, site.rule, budget)
         except ImageError as e:
             raise AttemptFailed("image_invalid", str(e)) from None
         except ServiceError as e:  # it has been asked again where that makes sense
             raise AttemptFailed("reader", str(e), final=True) from None
-        return Reading(image, recognition, arm, images)
+        return Reading(image, recognition, arm, 1 + budget.passed_over)
+
+    async def _recognize(
+        self, reader: Reader, image: bytes, rule: SiteRule, budget: _Budget
+    ) -> Recognition:
+        if reader.threads is None:
+            return await run_in_thread(reader.read, image, rule.charset, rule.length)
+        read = partial(reader.read, image, rule.charset, rule.length, budget.deadline)
+        job = Job(reader.threads, read)
+        self._jobs[job] = budget
+        try:
+            return await job.result()
+        finally:
+            del self._jobs[job]
 
     async def _too_unsure(self, site: Site, recognition: Recognition, passed_over: int) -> bool:
         """Below ``min_confidence``, once the site has judged enough answers."""

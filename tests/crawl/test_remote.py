@@ -248,6 +248,45 @@ def test_pages_reach_their_errback_when_the_service_reads_no_more(
     assert result.finish_reason == "finished"
 
 
+def test_a_silent_service_does_not_hold_up_the_end_of_a_crawl(tmp_path: Path) -> None:
+    came, done = threading.Semaphore(0), threading.Event()
+
+    class Silent(ReadingService):
+        def read(self, asked: Asked) -> Said:
+            came.release()
+            done.wait(HOLD_SECONDS)
+            return super().read(asked)
+
+    class Late(Plain):
+        """Gives its page, by which the crawl ends, when all threads wait for the service."""
+
+        def page(self, seen: Seen) -> Answer:
+            for _ in range(THREADS):
+                came.acquire(timeout=HOLD_SECONDS)
+            return super().page(seen)
+
+    with Silent() as service, Gate() as site, Late() as other:
+        pages = [
+            {"url": url, "meta": {"cookiejar": i}} for i, url in enumerate(site.pages(THREADS + 4))
+        ]
+        given = {
+            "CAPTCHA_SITES": {site.netloc: FOUR},
+            "CAPTCHA_DATASET": str(tmp_path / "captchas"),
+            "CLOSESPIDER_ITEMCOUNT": 1,
+            "CONCURRENT_REQUESTS": 64,
+            "CONCURRENT_REQUESTS_PER_DOMAIN": 64,
+            "TWISTED_REACTOR": "twisted.internet.selectreactor.SelectReactor",
+            **of(service),
+        }
+        result = Process(Job([*other.pages(1), *pages], given)).result()
+        assert not done.is_set()
+        done.set()
+    assert result.finish_reason == "closespider_itemcount"
+    assert result.trouble == []
+    assert len(result.items) == 1
+    assert len(service.readings) == THREADS
+
+
 def test_an_image_that_neither_side_can_read_is_the_site_s_fault(
     crawl: Callable[..., Crawl], service: ReadingService
 ) -> None:

@@ -42,7 +42,7 @@ def service() -> Iterator[ReadingService]:
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """For how long it was waited; nobody waits really."""
     seconds: list[float] = []
-    monkeypatch.setattr(remote, "sleep", seconds.append)
+    monkeypatch.setattr(remote, "sleep", lambda pause, _: seconds.append(pause))
     return seconds
 
 

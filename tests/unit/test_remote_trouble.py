@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import ExitStack, closing
-from time import sleep
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,7 +13,7 @@ from reading_service import Asked, ReadingService, Said, no, raw_service
 from scrapy_captcha import exchange, remote
 from scrapy_captcha.bundle import open_bundle
 from scrapy_captcha.errors import ServiceError
-from scrapy_captcha.remote import PAUSE, RemoteReader
+from scrapy_captcha.remote import PAUSE, THREADS, RemoteReader
 
 if TYPE_CHECKING:
     import socket
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 GOLDEN = open_bundle("alnum4").manifest.golden[0]
 IMAGE = GOLDEN.image
+#: Longer than anything takes.
+PATIENCE = 60.0
 
 
 @pytest.fixture
@@ -32,7 +35,7 @@ def service() -> Iterator[ReadingService]:
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """For how long it was waited; nobody waits really."""
     seconds: list[float] = []
-    monkeypatch.setattr(remote, "sleep", seconds.append)
+    monkeypatch.setattr(remote, "sleep", lambda pause, _: seconds.append(pause))
     return seconds
 
 
@@ -98,7 +101,7 @@ def test_a_service_that_is_started_again_goes_on_reading(
         service.server_close()
         waits = []
 
-        def wait(seconds: float) -> None:
+        def wait(seconds: float, _: object) -> None:
             waits.append(seconds)
             if len(waits) == 2:
                 stack.enter_context(ReadingService(port=service.server_port))
@@ -117,7 +120,7 @@ def test_a_service_that_went_away_for_good_is_an_error(monkeypatch: pytest.Monke
     now = [0.0]
     monkeypatch.setattr(remote, "monotonic", lambda: now[0])
     monkeypatch.setattr(exchange, "_left", lambda deadline: 30.0)
-    monkeypatch.setattr(remote, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    monkeypatch.setattr(remote, "sleep", lambda seconds, _: now.__setitem__(0, now[0] + seconds))
     with closing(reader), pytest.raises(ServiceError, match="is not reached: Connection refused"):
         reader.read(IMAGE)
     assert 29 < now[0] < 30
@@ -158,6 +161,49 @@ def test_what_is_not_answered_in_time_is_an_error(answer: Callable[[socket.socke
         pytest.raises(ServiceError, match=f"{url} did not answer within 0.5 seconds"),
     ):
         reader.read(IMAGE)
+
+
+def test_a_reading_that_nobody_waits_for_any_more_is_not_sent(service: ReadingService) -> None:
+    with connect(service.url) as reader, pytest.raises(ServiceError, match="was not asked"):
+        reader.read(IMAGE, deadline=monotonic())
+    assert service.readings == []
+
+
+def test_a_reading_waits_no_longer_than_it_is_waited_for(
+    service: ReadingService, waits: list[float]
+) -> None:
+    service.script.append(no(503, "draining", Retry_After="3"))
+    with connect(service.url) as reader, pytest.raises(ServiceError, match="503"):
+        reader.read(IMAGE, deadline=monotonic() + 2)
+    assert waits == []
+
+
+def test_what_is_on_its_way_ends_when_the_reader_is_closed() -> None:
+    """In its thread, which the process would wait for."""
+    came = threading.Event()
+
+    def answer(connection: socket.socket) -> None:
+        came.set()
+        hold(connection)
+
+    with raw_service(answer) as url, connect(url, timeout=PATIENCE) as reader:
+        jobs = [reader.threads.submit(reader.read, IMAGE) for _ in range(THREADS + 1)]
+        came.wait()
+        reader.close()
+        for job in jobs[:-1]:
+            assert isinstance(job.exception(), ServiceError)
+        assert jobs[-1].cancelled()
+
+
+def test_a_reader_that_is_closed_asks_no_more(service: ReadingService) -> None:
+    with connect(service.url, timeout=PATIENCE) as reader:
+        service.script += [no(503, "draining", Retry_After="30")]
+        job = reader.threads.submit(reader.read, IMAGE)
+        while not service.readings:
+            sleep(0.01)
+        reader.close()
+        assert isinstance(job.exception(), ServiceError)
+    assert len(service.readings) == 1
 
 
 # -- services that talk nonsense
