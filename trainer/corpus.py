@@ -154,7 +154,8 @@ def gather(paths: Iterable[str | os.PathLike[str]]) -> list[Sample]:
             are stored or deflated; those that are packed otherwise count as unreadable.
 
     Returns:
-        The samples in a stable order, nothing decoded, labels as they stand in the names.
+        The samples in a stable order, nothing decoded, labels as they stand in the names. Those of
+        a folder hold no image, but the file that has it.
 
     Raises:
         DatasetError: when a path is missing, is neither folder nor zip, or holds no images.
@@ -187,7 +188,9 @@ def _from_folder(path: Path) -> Iterator[Sample]:
             yield from _from_site(site)
     else:
         for file in _image_files(path):
-            yield _sample(str(file), plain_label(file.name), read(file))
+            data = read(file)
+            origin, digest = (file, hashlib.sha256(data).hexdigest()) if data else (data, "")
+            yield _sample(str(file), plain_label(file.name), origin, digest)
 
 
 def _image_files(folder: Path) -> list[Path]:

@@ -223,17 +223,20 @@ def evaluate(
     samples = fold(gather(paths), manifest.case)
     readings: list[Recognition | None] = []
     times: list[float] = []
+    present: list[Sample] = []
     for sample in samples:
+        if data := sample.data:
+            present.append(sample)
         start = time.perf_counter()
         try:
-            readings.append(recognizer.read(sample.data, charset, length))
+            readings.append(recognizer.read(data, charset, length))
         except ImageError:
             readings.append(None)
         except ValueError as e:
             raise DatasetError(str(e)) from None
         else:
             times.append(time.perf_counter() - start)
-    _, _, conflicts = sort_out(sample for sample in samples if sample.data)
+    _, _, conflicts = sort_out(present)
     lengths = range(manifest.min_length, manifest.length + 1)
     known = set(manifest.charset)
     groups = [group.lower() if manifest.case == "lower" else group for group in merge]

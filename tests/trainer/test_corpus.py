@@ -25,6 +25,20 @@ def test_a_plain_folder_gives_labels_and_ignores_what_is_no_image(tmp_path):
     assert load([tmp_path], "as-is").labels == ["0B", "1a8m"]
 
 
+def test_of_a_folder_no_image_is_held_in_memory(tmp_path):
+    for number in range(30):
+        (tmp_path / f"ab_{number}.png").write_bytes(captcha("ab", number) + bytes(900_000))
+    tracemalloc.start()
+    try:
+        samples = gather([tmp_path])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len({sample.digest for sample in samples}) == 30
+    assert samples[0].data == (tmp_path / "ab_0.png").read_bytes()
+    assert peak < 10 << 20
+
+
 def test_a_zip_is_read_without_unpacking_wherever_the_images_are_in_it(tmp_path):
     with zipfile.ZipFile(tmp_path / "some.zip", "w") as archive:
         archive.writestr("some/ab_1.png", captcha("ab"))
