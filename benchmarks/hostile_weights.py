@@ -9,6 +9,7 @@ import io
 import json
 import os
 import pickle
+import struct
 import tempfile
 import zipfile
 from pathlib import Path
@@ -130,6 +131,17 @@ def _bomb(content: bytes, _: Path) -> bytes:
     return packed(content, zipfile.ZIP_DEFLATED, model__weights__h5=zeros)
 
 
+def _directory(_: bytes, __: Path) -> bytes:
+    """A zip of nothing but 16 MB of entries."""
+    entries = b"PK\1\2".ljust(46, b"\0") * (16 << 20 >> 6)
+    return entries + struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 0, 0, len(entries), 0, 0)
+
+
+def _links(file: h5py.File) -> None:
+    for i in range(5000):
+        file[f"layers/{i}"] = file["layers/conv2d"]
+
+
 def _legacy(_: bytes, path: Path) -> bytes:
     """An HDF5 of the older kind, whose Lambda layers Keras ran whatever its safe mode said."""
     made = io.BytesIO()
@@ -162,6 +174,10 @@ WEIGHTS_FILES: dict[str, Evil] = {
         c, model__weights__h5=None, model__weights__npz=pickle.dumps(_Touch(p))
     ),
     "200 MB in 200 kB": _bomb,
+    "a directory of 12 MB": _directory,
+    "a description of 12 MB": lambda c, _: packed(c, config__json=b"[" + b"[]," * (4 << 20)),
+    "arrays of 60 MB": lambda c, _: packed(c, model__weights__h5=bytes(60 << 20)),
+    "a group of 5000 links": lambda c, _: stored(c, _links),
     "a pickle": lambda _, p: pickle.dumps(_Touch(p)),
     "an HDF5 of the older kind": _legacy,
     "arrays that are a pickle": lambda c, p: packed(c, model__weights__h5=pickle.dumps(_Touch(p))),

@@ -16,8 +16,9 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scrapy_captcha.bundle import MAX_FILE_BYTES, WEIGHTS
+from scrapy_captcha.bundle import WEIGHTS
 from scrapy_captcha.errors import BundleError
+from trainer.zips import NO_ZIP, open_zip
 
 if TYPE_CHECKING:
     import keras
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 
 DESCRIPTION, ARRAYS = "config.json", "model.weights.h5"
 MEMBERS = {DESCRIPTION, ARRAYS, "metadata.json"}
+#: Of the zip: three members' names, and whatever remark; of a description, which has 50 kB; of what
+#: HDF5 adds to the arrays, a tenth of this.
+MAX_DIRECTORY_BYTES = 128 << 10
+MAX_DESCRIPTION_BYTES = MAX_EXTRA_BYTES = 1 << 20
 #: What makes a layer large, in its description.
 SIZES = ("units", "filters", "kernel_size", "pool_size", "output_shape", "target_shape")
 #: Groups and arrays of an HDF5 file; a network has two or three hundred.
@@ -69,7 +74,7 @@ def load_weights(content: bytes, manifest: Manifest) -> keras.Model:
     with networks.computing_in("float32"):
         model = networks.build(manifest.architecture, heads=heads, classes=classes)
     try:
-        description, arrays = _members(content)
+        description, arrays = _members(content, model)
         _check_layers(description, model)
         _check_arrays(arrays, model)
         with tempfile.TemporaryDirectory() as folder:
@@ -86,20 +91,33 @@ def load_weights(content: bytes, manifest: Manifest) -> keras.Model:
     return model
 
 
-def _members(content: bytes) -> tuple[bytes, bytes]:
+def _members(content: bytes, model: keras.Model) -> tuple[bytes, bytes]:
     """The description and the arrays of a ``.keras`` file, which Keras stores uncompressed."""
     try:
-        archive = zipfile.ZipFile(io.BytesIO(content))
-    except zipfile.BadZipFile:
-        raise BundleError("it is not a .keras file; others (.h5, pickles) are never read") from None
-    found = {info.filename: info for info in archive.infolist()}
-    if set(found) != MEMBERS or len(archive.infolist()) != len(MEMBERS):
+        with open_zip(io.BytesIO(content), MAX_DIRECTORY_BYTES) as archive:
+            _check_members(archive.infolist(), 4 * model.count_params() + MAX_EXTRA_BYTES)
+            return archive.read(DESCRIPTION), archive.read(ARRAYS)
+    except BundleError:
+        raise
+    except NO_ZIP as e:
+        raise BundleError(
+            f"it is not a .keras file ({e}); others (.h5, pickles) are never read"
+        ) from None
+
+
+def _check_members(members: list[zipfile.ZipInfo], most: int) -> None:
+    found = {info.filename: info for info in members}
+    if set(found) != MEMBERS or len(members) != len(MEMBERS):
         names = ", ".join(sorted(found))
         raise BundleError(f"expected {', '.join(sorted(MEMBERS))} in it, got {names[:300]}")
-    for info in found.values():
-        if info.compress_type != zipfile.ZIP_STORED or info.file_size > MAX_FILE_BYTES:
-            raise BundleError(f"its {info.filename} is compressed, or larger than a bundle's files")
-    return archive.read(DESCRIPTION), archive.read(ARRAYS)
+    for info in members:
+        if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
+            raise BundleError(f"its {info.filename} is compressed")
+        limit = most if info.filename == ARRAYS else MAX_DESCRIPTION_BYTES
+        if info.file_size > limit:
+            raise BundleError(
+                f"its {info.filename} has {info.file_size} bytes, expected at most {limit}"
+            )
 
 
 def _check_layers(description: bytes, model: keras.Model) -> None:
@@ -130,10 +148,10 @@ def _check_arrays(arrays: bytes, model: keras.Model) -> None:
         groups, entries = [file], 0
         while groups:
             group = groups.pop()
+            entries += len(group)
+            if entries > MAX_ENTRIES:  # before h5py lists their names
+                raise BundleError(f"its {ARRAYS} has more than {MAX_ENTRIES} entries")
             for name in group:
-                entries += 1
-                if entries > MAX_ENTRIES:
-                    raise BundleError(f"its {ARRAYS} has more than {MAX_ENTRIES} entries")
                 if not isinstance(group.get(name, getlink=True), h5py.HardLink):
                     raise BundleError(f"its {ARRAYS} points elsewhere")
                 entry = group[name]

@@ -39,9 +39,17 @@ def test_weights_of_another_kind_are_refused(name, base, tmp_path):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @pytest.mark.parametrize(
-    "name", ["an array of 4 TB", "200 MB in 200 kB", "an array of 4 GB, compressed"]
+    "name",
+    [
+        "an array of 4 TB",
+        "200 MB in 200 kB",
+        "an array of 4 GB, compressed",
+        "a directory of 12 MB",
+        "a description of 12 MB",
+        "arrays of 60 MB",
+    ],
 )
-def test_what_would_take_gigabytes_takes_none(name, base, tmp_path):
+def test_what_would_take_much_memory_takes_none(name, base, tmp_path):
     content = hostile_weights.WEIGHTS_FILES[name](base.read(WEIGHTS), tmp_path / "evil")
     found = hostile_models.judged(lambda: load_weights(content, base.manifest))
     assert found["outcome"] == "refused"
