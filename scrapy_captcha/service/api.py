@@ -14,7 +14,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from scrapy_captcha.service.catalogue import Catalogue
 from scrapy_captcha.service.contract import (
     SUMMARY,
     VERSION,
@@ -94,7 +93,6 @@ class Routes:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._catalogue = Catalogue(service.config.models)
 
     async def read(self, request: Request) -> Response:
         """Read one image."""
@@ -120,8 +118,7 @@ class Routes:
         """What each model can read."""
         if not self._service.pool.ready:
             raise self._not_ready()
-        described = await asyncio.to_thread(self._catalogue.describe)
-        return _json({"status": "OK", "models": described})
+        return _json({"status": "OK", "models": self._service.pool.describe()})
 
     async def live(self, request: Request) -> Response:  # noqa: ARG002
         """Whether the process answers."""

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import json
 from struct import Struct, error
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from scrapy_captcha.bundle import CASES, MAX_CHARSET, MAX_HEADS, NAME
 from scrapy_captcha.recognizer import Recognition
 
 if TYPE_CHECKING:
@@ -68,15 +69,28 @@ class Answer(NamedTuple):
     message: str = ""
 
 
+class Described(NamedTuple):
+    """What a model can read; as :class:`scrapy_captcha.bundle.Manifest` says it."""
+
+    charset: str
+    length: int
+    min_length: int
+    case: str
+
+
 class ModelState(NamedTuple):
     """What a reader has loaded.
 
     :param hash: of the model that reads; ``None`` before one has been loaded
     :param error: why the newest version does not; empty when it does
+    :param described: the model that reads
+    :param version: the name of its folder in the bundle's; empty where there are no versions
     """
 
     hash: str | None
     error: str
+    described: Described | None = None
+    version: str = ""
 
 
 class Models(NamedTuple):
@@ -206,13 +220,32 @@ def _answers(payload: bytes) -> list[Answer]:
 
 
 def _models(entries: object) -> Models:
-    states = [ModelState(*entry) for entry in entries] if isinstance(entries, list) else []
-    for state in states:
-        if not isinstance(state.hash, str | None) or not isinstance(state.error, str):
-            raise MessageError("no state of a model")
+    states = [_state(*entry) for entry in entries] if isinstance(entries, list) else []
     if not states:
         raise MessageError("no models")
     return Models(states)
+
+
+def _state(hash_: object, error: object, described: Any, version: object) -> ModelState:
+    if not isinstance(hash_, str | None) or not isinstance(error, str):
+        raise MessageError("no state of a model")
+    if not isinstance(version, str) or not (version == "" or NAME.fullmatch(version)):
+        raise MessageError("no name of a version")
+    given = None if described is None else Described(*described)
+    if (given is None) is not (hash_ is None) or not (given is None or _is_sound(given)):
+        raise MessageError("no description of a model")
+    return ModelState(hash_, error, given, version)
+
+
+def _is_sound(given: Described) -> bool:
+    return (
+        isinstance(given.charset, str)
+        and 1 <= len(given.charset) <= MAX_CHARSET
+        and type(given.length) is int
+        and type(given.min_length) is int
+        and 1 <= given.min_length <= given.length <= MAX_HEADS
+        and given.case in CASES
+    )
 
 
 def _frame(parts: list[bytes]) -> bytes:

@@ -12,7 +12,7 @@ import logging
 import time
 from collections import Counter
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from scrapy_captcha.bundle import MAX_CHARSET, MAX_HEADS
 from scrapy_captcha.image import MAX_BYTES
@@ -66,7 +66,6 @@ class Pool:
         self._metrics = metrics
         self._names = tuple(config.models)
         self._places = {name: place for place, name in enumerate(self._names)}
-        self._command = command(2 * config.stuck, list(config.models.values()))
         self._line = Line()
         self._pace = Pace()
         self._open: dict[Ticket, None] = {}
@@ -80,6 +79,7 @@ class Pool:
         self._being_read = 0
         self._complete = False
         self._said: dict[str, ModelState] = {}
+        self._loaded: dict[str, ModelState] = {}
         metrics.watch(
             lambda: self._line.waiting, lambda: self._being_read, lambda: len(self._usable)
         )
@@ -96,6 +96,21 @@ class Pool:
     def pids(self) -> list[int]:
         """The numbers of the reader processes."""
         return [reader.pid for reader in self._readers]
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Name, charset, lengths, case and hash of each model that readers have, the default first.
+
+        Of a version that does not load nothing is said: the one before reads.
+        """
+        described = []
+        for place, name in enumerate(self._names):
+            has = [reader.models[place] for reader in self._readers if reader.models]
+            last = self._loaded.get(name)
+            state = last if last in has else next((state for state in has if state.hash), None)
+            if state is not None and state.described is not None:
+                fields = {"name": name, **state.described._asdict(), "model_hash": state.hash}
+                described.append(fields)
+        return described
 
     async def start(self) -> None:
         """Start the readers; they load their models by themselves."""
@@ -280,13 +295,21 @@ class Pool:
                 told,
             )
         if state.hash is not None:
+            self._loaded[name] = state
             self._metrics.show_model(name, state.hash)
+
+    def _command(self) -> list[str]:
+        """What runs a reader; a damaged new version costs it no more than it costs the others."""
+        before = [
+            self._loaded[name].version if name in self._loaded else "" for name in self._names
+        ]
+        return command(2 * self._config.stuck, list(self._config.models.values()), before)
 
     async def _keep(self) -> None:
         """Run a reader, and another one whenever it ends."""
         failures = 0
         while not self._stopping.is_set():
-            reader = ReaderProcess(self._command, self)
+            reader = ReaderProcess(self._command(), self)
             self._readers.append(reader)
             try:
                 await reader.start()

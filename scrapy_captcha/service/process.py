@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from itertools import chain
 from typing import TYPE_CHECKING, Protocol, cast
 
 from scrapy_captcha.service.messages import (
@@ -49,13 +50,16 @@ class Owner(Protocol):
         """It is idle again, and this is what came of what it got, after so many seconds."""
 
 
-def command(stuck: float, sources: Sequence[str]) -> list[str]:
+def command(stuck: float, sources: Sequence[str], before: Sequence[str] = ()) -> list[str]:
     """What runs a reader; ``-P`` keeps the folder that the service was started in out of its path.
 
     :param stuck: seconds after which a reading that has not ended never will
     :param sources: the bundles
+    :param before: the version of each that was loaded last, empty for none
     """
-    return [sys.executable, "-P", "-m", "scrapy_captcha.service.reader", f"{stuck:g}", *sources]
+    pairs = zip(sources, before or [""] * len(sources), strict=True)
+    words = [f"{stuck:g}", *chain.from_iterable(pairs)]
+    return [sys.executable, "-P", "-m", "scrapy_captcha.service.reader", *words]
 
 
 class ReaderProcess(asyncio.Protocol):

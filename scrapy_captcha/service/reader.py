@@ -1,7 +1,8 @@
 """A reader process: reads batches that come over a socket until it is closed.
 
-The service starts it as ``python -P -m scrapy_captcha.service.reader SECONDS BUNDLE...`` with the
-socket as its standard input. The process decodes images from anywhere, so it may die or hang
+The service starts it as ``python -P -m scrapy_captcha.service.reader SECONDS BUNDLE VERSION...``
+with the socket as its standard input; the versions, which may be empty, are those that were read
+with before. The process decodes images from anywhere, so it may die or hang
 without harm to anything but itself: the front replaces it.
 """
 
@@ -15,6 +16,7 @@ import signal
 import socket
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scrapy_captcha.bundle import MANIFEST, MODEL, resolve
@@ -25,6 +27,7 @@ from scrapy_captcha.service.messages import (
     READ,
     UNREADABLE,
     Answer,
+    Described,
     Frames,
     ModelState,
     decode_batch,
@@ -34,7 +37,6 @@ from scrapy_captcha.service.messages import (
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from scrapy_captcha.service.messages import Task
 
@@ -48,26 +50,35 @@ _CHUNK = 1 << 16
 _ADDRESS = re.compile(r" ?<[^<>]* at 0x[0-9a-f]+>", re.IGNORECASE)
 
 #: What tells one version of a bundle from another: folder, times and sizes.
-Version = tuple[tuple["Path", int, int], ...]
+Version = tuple[tuple[Path, int, int], ...]
 
 
 class LoadedModel:
     """A model and, once there is one, its newer version.
 
     :param source: ``"auto"``, a shipped name or the path of a bundle
+    :param before: the version that other readers have, which stays if the current one is damaged
     """
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, before: str = "") -> None:
         self._source = source
         self._seen: Version | None = None
         self._error = ""
         self.recognizer: Recognizer | None = None
         self.look()
+        if self.recognizer is None and before:
+            self._go_back(before)
 
     @property
     def state(self) -> ModelState:
         """What the front is told."""
-        return ModelState(self.recognizer.model_hash if self.recognizer else None, self._error)
+        reader = self.recognizer
+        if reader is None:
+            return ModelState(None, self._error)
+        manifest, folder = reader.manifest, reader.bundle.folder
+        described = Described(manifest.charset, manifest.length, manifest.min_length, manifest.case)
+        version = folder.name if folder.parent == Path(self._source).expanduser() else ""
+        return ModelState(reader.model_hash, self._error, described, version)
 
     def look(self) -> bool:
         """Load the current version if it is a new one; the old one stays if that fails.
@@ -85,6 +96,12 @@ class LoadedModel:
             self._error = str(e) or type(e).__name__
         self._seen = version  # what failed once is not loaded again every second
         return self.state != before
+
+    def _go_back(self, version: str) -> None:
+        try:
+            self.recognizer = Recognizer.load(Path(self._source).expanduser() / version)
+        except (BundleError, OSError, MemoryError) as e:
+            self._error += f"; nor does the version before: {str(e) or type(e).__name__}"
 
 
 def version_of(source: str) -> Version:
@@ -162,8 +179,8 @@ def main() -> None:
         with suppress(OSError):
             os.nice(NICENESS)
     logging.basicConfig(format="%(levelname)s [reader %(process)d] %(message)s")
-    stuck, *sources = sys.argv[1:]
-    models = [LoadedModel(source) for source in sources]
+    stuck, *words = sys.argv[1:]
+    models = [LoadedModel(*pair) for pair in zip(words[::2], words[1::2], strict=True)]
     _settle_memory()
     with _connection() as connection, suppress(ConnectionError):
         serve(connection, models, float(stuck))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from unittest.mock import patch
 import psutil
 
 from scrapy_captcha.service import pool as pool_module
+from scrapy_captcha.service import process
 from scrapy_captcha.service.config import ServiceConfig
 from scrapy_captcha.service.metrics import Metrics
 from scrapy_captcha.service.pool import Pool, Reading, Refusal
@@ -106,8 +106,9 @@ async def until(holds: Callable[[], object]) -> None:
 def use_fragile_readers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let readers do as their images say, see ``fragile_reader.py``."""
 
-    def command(stuck: float, sources: Iterable[str]) -> list[str]:
-        return [sys.executable, "-P", str(FRAGILE), f"{stuck:g}", *sources]
+    def command(*given: Any) -> list[str]:
+        python, path, _, _, *words = process.command(*given)
+        return [python, path, str(FRAGILE), *words]
 
     monkeypatch.setattr(pool_module, "command", command)
 

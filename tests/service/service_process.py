@@ -52,6 +52,9 @@ class StandIn:
     async def stop(self) -> None:
         print("stopped", flush=True)
 
+    def describe(self) -> list[Any]:
+        return []
+
     def refuses(self, images: int = 1) -> Refusal | None:
         return None if self._refuses is None else Refusal(*self._refuses)
 

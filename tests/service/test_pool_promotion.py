@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -110,3 +111,52 @@ def test_a_damaged_new_bundle_leaves_the_old_one_in_service(
 
     asyncio.run(main())
     assert caplog.text.count(f"stays {OLD.model_hash}") == 2  # once for each reason
+
+
+def test_a_reader_that_starts_beside_a_damaged_new_bundle_has_the_old_one(
+    bundle: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with running(look=0.05, models={"mine": str(bundle)}) as trial:
+            promote(bundle, "damaged")
+            await until(lambda: f"stays {OLD.model_hash}" in caplog.text)
+            for _ in range(2):
+                trial.signal(signal.SIGKILL)
+                await until(lambda: not trial.pool.ready)
+                await until(lambda: trial.pool.ready)
+                assert await reading(trial) == said(OLD)
+            assert caplog.text.count("does not load") == 1
+
+            promote(bundle, "new")
+            await until(lambda: trial.count("model_info", name="mine", hash=NEW.model_hash))
+            assert await reading(trial) == said(NEW)
+
+    asyncio.run(main())
+
+
+def test_what_is_described_is_what_reads(bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (bundle / "damaged" / MODEL).write_bytes(bytes((bundle / "new" / MODEL).stat().st_size))
+
+    async def main() -> None:
+        models = {"mine": str(bundle), "either": "auto", "none": str(bundle / "damaged")}
+        async with running(look=0.05, models=models) as trial:
+            mine, either = trial.pool.describe()
+            keys = ("charset", "length", "min_length", "case")
+            assert mine == {
+                "name": "mine",
+                **{key: getattr(OLD.manifest, key) for key in keys},
+                "model_hash": OLD.model_hash,
+            }
+            assert either["model_hash"] == Recognizer.load("auto").model_hash
+            assert (either["min_length"], either["length"]) == (3, 8)
+
+            promote(bundle, "damaged")
+            await until(lambda: f"stays {OLD.model_hash}" in caplog.text)
+            assert trial.pool.describe()[0] == mine
+
+            promote(bundle, "new")
+            await until(lambda: trial.count("model_info", name="mine", hash=NEW.model_hash))
+            described = trial.pool.describe()[0]
+            assert (described["length"], described["model_hash"]) == (8, NEW.model_hash)
+
+    asyncio.run(main())

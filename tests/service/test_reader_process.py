@@ -156,7 +156,7 @@ def test_a_reader_is_overdue_only_when_it_is_late_at_two_looks_in_a_row() -> Non
 
 def test_answers_that_nobody_asked_for_end_a_reader(caplog: pytest.LogCaptureFixture) -> None:
     """What is no message, an answer without a question, and models once too often."""
-    models = encode_models([ModelState("cafe", "")])
+    models = encode_models([ModelState(None, "")])
     for said in (b"\0\0\0\4what", b"\0\0\0\1A", models + models):
         script = f"import os, time; os.write(0, {said!r}); time.sleep(600)"
 

@@ -6,12 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scrapy_captcha.bundle import CASES, NAME
 from scrapy_captcha.recognizer import Recognition
 from scrapy_captcha.service.messages import (
     FAILED,
     READ,
     UNREADABLE,
     Answer,
+    Described,
     Frames,
     MessageError,
     Models,
@@ -49,7 +51,13 @@ ANSWERS = st.one_of(
         st.text(st.characters(), max_size=500),
     ),
 )
-STATES = st.builds(ModelState, st.none() | st.text(), st.text(st.characters()))
+DESCRIBED = st.builds(
+    Described, st.text(min_size=1), st.just(8), st.integers(1, 8), st.sampled_from(CASES)
+)
+VERSIONS = st.just("") | st.from_regex(NAME, fullmatch=True)
+STATES = st.builds(ModelState, st.none(), st.text(), st.none(), VERSIONS) | st.builds(
+    ModelState, st.text(), st.text(st.characters()), DESCRIBED, VERSIONS
+)
 #: The machine's pace is none of these tests' business.
 trials = settings(deadline=None, max_examples=50)
 
@@ -117,6 +125,16 @@ def test_no_bytes_of_a_reader_raise_anything_but_what_is_expected(data: bytes) -
         b"M{}",
         b"M[[1,2]]",
         b"M[[null]]",
+        b'M[[null, "", null, 7]]',
+        b'M[[null, "", null, "../other"]]',
+        b'M[["cafe", "", null, ""]]',
+        b'M[[null, "", ["01", 4, 4, "lower"], ""]]',
+        *(
+            b'M[["cafe", "", %s, ""]]' % described
+            for described in (b"7", b"[]", b'["", 4, 4, "lower"]', b'["01", 4, 5, "lower"]')
+        ),
+        b'M[["cafe", "", ["01", true, true, "lower"], ""]]',
+        b'M[["cafe", "", ["01", 4, 4, ["lower"]], ""]]',
         b"M" + b"[" * 100_000,
         encode_answers([Answer(READ, Recognition("ab", 1.0, (("a", 1.0),)))])[4:],
         encode_answers([Answer(404, None, "no")])[4:],
