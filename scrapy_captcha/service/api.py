@@ -242,7 +242,7 @@ def _refused(refusal: Refusal) -> Refused:
 def _outcome_fields(outcome: Reading | Refusal | Refused) -> dict[str, Any]:
     if isinstance(outcome, Reading):
         return _reading_fields(outcome)
-    return {"status": "NO", "msg": outcome.message}
+    return {"status": "NO", "code": outcome.status, "msg": outcome.message}
 
 
 def _reading_fields(reading: Reading) -> dict[str, Any]:

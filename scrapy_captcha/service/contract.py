@@ -63,11 +63,22 @@ class RefusalBody(BaseModel):
     msg: str
 
 
+class UnreadBody(RefusalBody):
+    """Why one image of a batch was not read."""
+
+    code: int = Field(
+        description="The status that the image alone would have had; 429 and 503 pass.",
+        ge=400,
+        le=599,
+        examples=[422],
+    )
+
+
 class BatchBody(BaseModel):
     """What came of each image, in order."""
 
     status: Literal["OK"]
-    results: list[ReadingBody | RefusalBody]
+    results: list[ReadingBody | UnreadBody]
 
 
 class ModelBody(BaseModel):

@@ -167,6 +167,7 @@ def test_a_batch_answers_each_image_in_its_place(service: Served, pic: str, gold
     assert first["result"] == golden.text
     assert first == fourth
     assert (second["status"], third["status"]) == ("NO", "NO")
+    assert (second["code"], third["code"]) == (422, 400)
     assert "PNG, JPEG, GIF, WEBP, BMP" in second["msg"]
     assert "expected base64" in third["msg"]
 

@@ -116,6 +116,7 @@ def test_what_a_reader_could_not_do_is_told(shared: Callable[..., Served]) -> No
     assert single.headers["retry-after"] == batch.headers["retry-after"] == "1"
     assert single.refusal == batch.refusal == late[1]
     assert [result["status"] for result in mixed.json["results"]] == ["NO", "NO"]
+    assert [result["code"] for result in mixed.json["results"]] == [503, 400]
 
 
 def test_503_comes_before_the_readers_are_ready(shared: Callable[..., Served]) -> None:
