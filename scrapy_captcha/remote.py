@@ -133,8 +133,8 @@ class RemoteReader:
     def close(self) -> None:
         """End what is on its way, and what waits for a thread; close the connections."""
         self._closed.set()
-        self._exchange.end()
         self.threads.shutdown(wait=False, cancel_futures=True)
+        self._exchange.end()
 
     def _model(self) -> tuple[RemoteModel, str]:
         answer = self._ask("GET", "/models")
