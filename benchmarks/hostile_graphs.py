@@ -158,6 +158,37 @@ def _copied(graph: Graph) -> None:
     graph.add("RESHAPE", [graph.entry, graph.integers(2, 1440)], rows[0], **how)
 
 
+@evil("windows of 15x15 over a wide image")
+def _windows(graph: Graph) -> None:
+    wide = 2000
+    narrow, broad = graph.tensor([1, 2880, 1, 1]), graph.tensor([1, 2880, wide, 1])
+    seen, least = graph.tensor([1, 2880, wide, 1]), graph.tensor([1, 2880, 1, 1])
+    image, kernel, bias = (
+        graph.tensor([1, 32, 90, 1]),
+        graph.zeros([1, 15, 15, 1]),
+        graph.zeros([1]),
+    )
+    graph.reroute(graph.entry, image)
+    how, step = {"options": "ReshapeOptions"}, {"strideW": 1, "strideH": 1}
+    row = {"filterWidth": wide, "filterHeight": 1, "padding": 1, "options": "Pool2DOptions"}
+    graph.add("RESHAPE", [least, graph.integers(1, 32, 90, 1)], image, **how)
+    graph.add("MAX_POOL_2D", [seen], least, **row, **step)
+    graph.add("CONV_2D", [broad, kernel, bias], seen, options="Conv2DOptions", **step)
+    graph.add("ADD", [narrow, graph.zeros([1, 1, wide, 1])], broad, options="AddOptions")
+    graph.add("RESHAPE", [graph.entry, graph.integers(1, 2880, 1, 1)], narrow, **how)
+
+
+@evil("seconds of products")
+def _products(graph: Graph) -> None:
+    column, square = graph.tensor([2880, 1]), graph.tensor([2880, 1400])
+    how = {"options": "FullyConnectedOptions"}
+    made = graph.tensor([2880, 1400])
+    graph.add("FULLY_CONNECTED", [square, graph.zeros([1400, 1400])], made, **how)
+    graph.add("FULLY_CONNECTED", [column, graph.zeros([1400, 1])], square, **how)
+    shape = graph.integers(2880, 1)
+    graph.add("RESHAPE", [graph.entry, shape], column, options="ReshapeOptions")
+
+
 @evil("an order of a million axes")
 def _order(graph: Graph) -> None:
     order, made = graph.integers(*range(1_000_000)), graph.tensor([1, 32, 90, 1])

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     Shape = tuple[int, ...]
 
-#: Bytes of what LiteRT holds, and multiplications; the largest network needs a tenth.
+#: Bytes of tensors, and again of windows; multiplications. The largest network needs a quarter.
 MAX_BYTES = 128 << 20
 MAX_WORK = 4_000_000_000
 MAX_OPERATORS = 1000
@@ -263,6 +263,11 @@ _OPERATORS: dict[int, Callable[[_Operator], _Result]] = {
 }
 
 
+#: Those that keep the place of each number in each window: average pool, convolution, max pool.
+_WINDOWS = {1, 3, 17}
+_POINTER = 8
+
+
 def check_graph(content: bytes, heads: int, classes: int) -> None:
     """Make sure that a model file can be given to LiteRT.
 
@@ -299,12 +304,16 @@ def _check(content: bytes, entry: Shape, exit_: Shape) -> None:
     if size > MAX_BYTES:
         raise BundleError(f"its tensors would take {size >> 20} MB, at most {MAX_BYTES >> 20}")
     known = {i for i, tensor in enumerate(tensors) if tensor.constant} | {first}
-    work = 0
+    work = windows = 0
     for operator in operators:
         (made,) = operator.numbers(2, MAX_INPUTS)
-        work += _work(operator, codes, tensors, known)
+        shape, each, code = _computed(operator, codes, tensors, known)
+        work += math.prod(shape) * each
         if work > MAX_WORK:
             raise BundleError(f"an image would take more than {MAX_WORK:.0e} multiplications")
+        windows += math.prod(shape[:-1]) * each * _POINTER if code in _WINDOWS else 0
+        if windows > MAX_BYTES:
+            raise BundleError(f"windows would take more than {MAX_BYTES >> 20} MB")
         known.add(made)
     if last not in known:
         raise BundleError("the output is not computed")
@@ -345,8 +354,10 @@ def _noted(model: _Table, buffers: list[_Table]) -> int:
     return size
 
 
-def _work(operator: _Table, codes: list[int], tensors: list[_Tensor], known: set[int]) -> int:
-    """The multiplications that an operator takes; its result must be as the file declares it."""
+def _computed(
+    operator: _Table, codes: list[int], tensors: list[_Tensor], known: set[int]
+) -> tuple[Shape, int, int]:
+    """What an operator makes, which must be as declared; multiplications for each number; code."""
     code, inputs, (made,) = (
         codes[operator.number(0, "<I")],
         operator.numbers(1, MAX_INPUTS),
@@ -360,4 +371,4 @@ def _work(operator: _Table, codes: list[int], tensors: list[_Tensor], known: set
     shape, each = _OPERATORS[code](_Operator(tuple(tensors[i] for i in given), operator.table(4)))
     if shape != tensors[made].shape:
         raise BundleError(f"a tensor is declared as {tensors[made].shape} and would be {shape}")
-    return math.prod(shape) * each
+    return shape, each, code

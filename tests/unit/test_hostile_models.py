@@ -37,7 +37,8 @@ def test_no_bundle_does_anything_but_be_refused() -> None:
     assert "sha256" in said["wrong hash"]
     assert "expected shapes" in said["charset too short"]
     assert "file names without folders" in said["file elsewhere"]
-    assert "more than 4e+09 multiplications" in said["graph: hours of convolutions"]
+    assert "more than 4e+09 multiplications" in said["graph: seconds of products"]
+    assert "windows would take" in said["graph: windows of 15x15 over a wide image"]
     assert "would take 610352 MB" in said["graph: a declared tensor of 640 GB"]
 
 
