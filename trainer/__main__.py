@@ -25,6 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return CLOSED
     except KeyboardInterrupt as e:
         print(": ".join(["interrupted", *map(str, e.args)]), file=sys.stderr)
+        # after one that fell into what exec() runs, Python ends by the signal, whatever is returned
+        eval("0")  # noqa: S307 - makes it forget that
         return INTERRUPTED
     return code
 

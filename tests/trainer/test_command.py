@@ -83,6 +83,16 @@ def test_while_it_imports(folder, tmp_path):
     assert not out.exists()
 
 
+def test_while_code_runs_that_is_made_of_text(folder, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        SLOW_IMPORT.replace("time.sleep(120)", "exec('time.sleep(120)')")
+    )
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    with started("fit", "--dataset", folder, PYTHONPATH=path) as process:
+        wait_for(process.stdout, "importing trainer.cli")
+        assert interrupt(process) == (130, "interrupted")
+
+
 def test_while_images_for_replay_are_drawn(folder, tmp_path):
     out = tmp_path / "out"
     with started("fit", "--dataset", folder, "--out", out, "--replay", "0.3") as process:
