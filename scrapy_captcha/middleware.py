@@ -369,6 +369,7 @@ class CaptchaMiddleware:
     def _look_after(self) -> None:
         self._learning.tick()
         self._solver.tick()
+        self._parking.tick()
         engine = self._crawler.engine
         assert engine is not None
         for request, ticket in list(self._tickets.items()):

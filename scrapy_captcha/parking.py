@@ -3,20 +3,24 @@
 Waiting costs time in another way, too. Each request on its way holds some 80 objects, which survive
 the garbage collector's short rounds, and so bring about long ones, through all the objects of the
 process: a tenth of a second at a stretch in which the event loop stands still. What was there
-before, most of which stays to the end, is therefore left out of them.
+before, most of which stays to the end, is therefore left out of them. And Twisted is reminded to
+drop the timers of downloads that are over, which it keeps until the first of them would be due.
 """
 
 from __future__ import annotations
 
 import gc
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
+
+from scrapy.utils.reactor import is_reactor_installed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from scrapy import Request
     from scrapy.crawler import Crawler
+    from twisted.internet.base import ReactorBase
 
 #: More requests than this wait in their place, so that a queue is not emptied into memory; of a
 #: crawl of one site fewer, for there is nobody to make room for.
@@ -24,6 +28,10 @@ MAX_PARKED = 1000
 MAX_ALONE = 300
 #: Crawls of this process that have what was there before them left out of collections.
 _sparing: set[Parking] = set()
+
+
+def _nothing() -> None:
+    pass
 
 
 class Parking:
@@ -67,6 +75,13 @@ class Parking:
         finally:
             self.parked -= 1
             active.add(request)
+
+    def tick(self) -> None:
+        """To be called now and then, once anything has waited."""
+        if self in _sparing and is_reactor_installed():
+            from twisted.internet import reactor  # noqa: PLC0415 - importing it installs one
+
+            cast("ReactorBase", reactor).callLater(0, _nothing)  # whatever is due has it look
 
     def close(self) -> None:
         """Have everything collected again, unless another crawl of the process still waits."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import sys
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import twisted.internet
 from scrapy import Request
 
 from scrapy_captcha.parking import MAX_ALONE, MAX_PARKED, Parking
@@ -80,3 +82,23 @@ def test_what_the_program_itself_has_left_out_stays_out_when_nothing_has_waited(
     Parking(crawler()).close()
     assert gc.get_freeze_count() > 1000
     gc.unfreeze()
+
+
+def test_twisted_is_reminded_of_timers_that_are_over_once_a_request_has_waited(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[float] = []
+    reactor = SimpleNamespace(callLater=lambda delay, _function: asked.append(delay))
+    monkeypatch.setitem(sys.modules, "twisted.internet.reactor", reactor)
+    monkeypatch.setattr(twisted.internet, "reactor", reactor, raising=False)
+    request = Request("http://a.example/")
+    parking = Parking(crawler(request))
+    parking.tick()
+    assert asked == []
+    with parking.park(request):
+        parking.tick()
+    assert asked == [0]
+    monkeypatch.delitem(sys.modules, "twisted.internet.reactor")
+    parking.tick()
+    assert asked == [0]
+    parking.close()
