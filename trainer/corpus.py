@@ -6,7 +6,7 @@ import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path, PurePath, PurePosixPath
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,11 +16,10 @@ from scrapy_captcha.durable import read_file
 from scrapy_captcha.errors import DatasetError, ImageError
 from scrapy_captcha.image import MAX_BYTES, prepare
 from scrapy_captcha.naming import CONFIRMED_FOLDER, shown
-from trainer.zips import NO_ZIP, open_zip, unpacked
+from trainer.zips import members
 
 if TYPE_CHECKING:
     import os
-    import zipfile
     from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 
     from numpy.typing import NDArray
@@ -29,10 +28,6 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp"})
 #: Images whose sha256 starts with a byte below this are held out: about one in ten.
 HOLDOUT_BYTE = 26
 MAX_HOLDOUT = 1000
-#: Images of a zip are held in memory, those of a folder are read when they are needed.
-MAX_ZIP_BYTES = 1 << 30
-#: Of a zip, which has 60 to 100 bytes for each image in it.
-MAX_DIRECTORY_BYTES = 32 << 20
 #: How many names a message spells out before it counts the rest.
 NAMED = 5
 
@@ -227,26 +222,7 @@ def read(file: Path) -> bytes:
 def _from_zip(path: Path) -> Iterator[Sample]:
     if not path.is_file():
         raise DatasetError(f"no such folder or zip: {path}")
-    try:
-        with open_zip(path.open("rb", buffering=0), MAX_DIRECTORY_BYTES) as archive:
-            yield from _from_archive(path, archive)
-    except DatasetError:
-        raise
-    except (OSError, *NO_ZIP) as e:
-        raise DatasetError(f"expected a folder or a zip, {path} does not open: {e}") from None
-
-
-def _from_archive(path: Path, archive: zipfile.ZipFile) -> Iterator[Sample]:
-    entries = sorted(archive.infolist(), key=lambda entry: entry.filename)
-    if sum(min(entry.file_size, MAX_BYTES) for entry in entries) > MAX_ZIP_BYTES:
-        raise DatasetError(
-            f"{path} holds more than {MAX_ZIP_BYTES >> 20} MB: unpack it into a folder"
-        )
-    for entry in entries:
-        inside = PurePosixPath(entry.filename)
-        if not _is_image(inside) or "__MACOSX" in inside.parts:
-            continue
-        data = unpacked(archive, entry, MAX_BYTES)
+    for inside, data in members(path, _is_image):
         yield _sample(f"{path}:{inside}", plain_label(inside.name), data)
 
 

@@ -10,7 +10,7 @@ from drawn_captchas import captcha, texts, write_folder
 
 from scrapy_captcha.dataset import Dataset
 from scrapy_captcha.errors import DatasetError
-from trainer import corpus
+from trainer import zips
 from trainer.corpus import Task, check_labels, doubt, encode, gather, load
 
 
@@ -181,9 +181,9 @@ def test_the_directory_of_a_zip_is_not_read_when_it_is_too_large(tmp_path, monke
     with zipfile.ZipFile(path, "w") as archive:
         for number in range(40):
             archive.writestr(f"ab_{number:02}.png", captcha("ab"))
-    monkeypatch.setattr(corpus, "MAX_DIRECTORY_BYTES", 40 * (46 + len("ab_00.png")))
+    monkeypatch.setattr(zips, "MAX_DIRECTORY_BYTES", 40 * (46 + len("ab_00.png")))
     assert len(gather([path])) == 40
-    monkeypatch.setattr(corpus, "MAX_DIRECTORY_BYTES", 40 * (46 + len("ab_00.png")) - 1)
+    monkeypatch.setattr(zips, "MAX_DIRECTORY_BYTES", 40 * (46 + len("ab_00.png")) - 1)
     with pytest.raises(DatasetError, match="directory has 2200 bytes, at most 2199"):
         gather([path])
 
@@ -194,7 +194,7 @@ def test_a_zip_of_gigabytes_is_to_be_unpacked_by_its_owner(tmp_path, monkeypatch
         for number in range(5):
             archive.writestr(f"abc{number}.png", bytes(1 << 20))
     assert len(gather([path])) == 5
-    monkeypatch.setattr(corpus, "MAX_ZIP_BYTES", 4 << 20)
+    monkeypatch.setattr(zips, "MAX_ZIP_BYTES", 4 << 20)
     with pytest.raises(DatasetError, match="more than 4 MB: unpack it into a folder"):
         gather([path])
 
